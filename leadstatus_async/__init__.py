@@ -1,0 +1,118 @@
+"""Asyncio batch client for the campaign workflow status of Sonarly leads.
+
+    async with LeadStatusSession("sk_live_...") as session:
+        result = await session.campaign("account", "campaign").get_many(lead_ids)
+
+Names are loaded when first used, so that `leadstatus_async.models` and `.errors` come without
+aiohttp, and the pytest plugin costs nothing to those who do not use it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leadstatus_async._version import __version__
+    from leadstatus_async.campaign import Campaign
+    from leadstatus_async.errors import (
+        APIConnectionError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        BadRequestError,
+        BatchError,
+        ConfigurationError,
+        DeadlineExceededError,
+        InvalidLeadIdError,
+        LeadStatusError,
+        LimiterError,
+        MissingLeadError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitError,
+        RequestTooLargeError,
+        ResponseDecodeError,
+        ResponseError,
+        ResponseTooLargeError,
+        ServerError,
+        SessionClosedError,
+        SessionLoopError,
+        UnexpectedStatusError,
+        UpstreamError,
+    )
+    from leadstatus_async.limiter import Limiter
+    from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
+    from leadstatus_async.policy import RateLimit, RetryPolicy
+    from leadstatus_async.results import (
+        BatchResult,
+        BatchStats,
+        Plan,
+        Progress,
+        RateLimitState,
+        SessionStats,
+    )
+    from leadstatus_async.session import LeadStatusSession
+    from leadstatus_async.stream import StatusStream
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BatchError",
+    "BatchResult",
+    "BatchStats",
+    "Campaign",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "InvalidLeadIdError",
+    "LeadFailure",
+    "LeadStatus",
+    "LeadStatusError",
+    "LeadStatusSession",
+    "Limiter",
+    "LimiterError",
+    "MissingLeadError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Plan",
+    "Progress",
+    "RateLimit",
+    "RateLimitError",
+    "RateLimitState",
+    "RequestTooLargeError",
+    "ResponseDecodeError",
+    "ResponseError",
+    "ResponseTooLargeError",
+    "RetryPolicy",
+    "ServerError",
+    "SessionClosedError",
+    "SessionLoopError",
+    "SessionStats",
+    "StatusStream",
+    "UnexpectedStatusError",
+    "UpstreamError",
+    "WorkflowStatus",
+    "__version__",
+]
+
+_MODULES = ("_version", "errors", "models", "policy", "results", "limiter", "campaign", "session", "stream")
+
+logging.getLogger("leadstatus_async").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(importlib.import_module(f"leadstatus_async.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'leadstatus_async' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

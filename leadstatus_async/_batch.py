@@ -1,0 +1,141 @@
+"""Leads that are asked together because a permit was there: what gets and streams send.
+
+A `Lobby` holds lead IDs that nobody has sent yet, as one entry in the permit queue. When a permit is
+in hand it seals up to `chunk_size` of them into a `Batch`, a call of its own, which hands each
+outcome to the places that wait for it as soon as it is known. IDs that occur twice are asked once.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from leadstatus_async._call import Call
+from leadstatus_async._core.plan import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from leadstatus_async._call import Tally
+    from leadstatus_async._core.ledger import Chunk
+    from leadstatus_async._core.plan import Endpoint
+    from leadstatus_async._engine import Engine
+    from leadstatus_async.errors import LeadStatusError
+    from leadstatus_async.models import LeadFailure, LeadStatus
+
+
+class Place(Protocol):
+    """Where an outcome is waited for."""
+
+    def settle(self, outcome: LeadStatus | LeadFailure) -> None:
+        """Take the outcome."""
+        ...
+
+    def crash(self, bug: Exception) -> None:
+        """Take an exception that is a bug of ours."""
+        ...
+
+
+class Batch(Call):
+    """A sealed set of leads, and the places that wait for each."""
+
+    def __init__(
+        self, lobby: Lobby, waiting: dict[str, list[Place]], totals: Iterable[Tally], *, impatient: bool
+    ) -> None:
+        engine = lobby.engine
+        super().__init__(
+            engine.permits,
+            list(waiting),
+            lobby.endpoint,
+            engine.limits,
+            totals,
+            started=engine.loop.time(),
+            context=lobby.context,
+            impatient=impatient,
+        )
+        self.waiting = waiting
+        self._lobby = lobby
+
+    def leave(self, lead_id: str, place: Place) -> None:
+        """Let go of a place; when nobody waits any more, the request is cancelled."""
+        places = self.waiting.get(lead_id, [])
+        if place in places:
+            places.remove(place)
+        if not places:
+            self.waiting.pop(lead_id, None)
+        if not self.waiting:
+            self.end()
+
+    def stop(self, error: LeadStatusError) -> None:
+        """End the batch, and tell the lobby, whose other leads may meet the same fate."""
+        super().stop(error)
+        self._lobby.stopped(error)
+
+    def crash(self, bug: Exception) -> None:
+        """Hand a bug to everybody who waits."""
+        waiting, self.waiting = self.waiting, {}
+        for places in waiting.values():
+            for place in places:
+                place.crash(bug)
+        self.end()
+
+    def count(self) -> None:
+        """Hand out what is settled."""
+        super().count()
+        for lead_id, outcome in zip(self.ledger.lead_ids, self.ledger.outcomes, strict=True):
+            if outcome is not None:
+                for place in self.waiting.pop(lead_id, ()):
+                    place.settle(outcome)
+        self._lobby.delivered()
+
+
+class Lobby:
+    """Leads of one campaign that wait to be sent, as one entry in the permit queue.
+
+    Attributes:
+        engine: what sends them.
+        endpoint: of the campaign.
+        context: the context its requests run in, not that of whoever asked first (e4).
+        waiting: lead ID -> the places that wait for it, in the order asked.
+    """
+
+    late = True
+
+    def __init__(
+        self, engine: Engine, endpoint: Endpoint, context: contextvars.Context | None = None
+    ) -> None:
+        self.engine = engine
+        self.endpoint = endpoint
+        self.context = contextvars.Context() if context is None else context
+        self.waiting: dict[str, list[Place]] = {}
+
+    @property
+    def sendable(self) -> bool:
+        """Whether anything waits."""
+        return bool(self.waiting)
+
+    def take(self) -> tuple[Call, Chunk] | None:
+        """Seal a batch and hand out its first chunk."""
+        limits = self.engine.limits
+        asked = list(islice(self.waiting, limits.chunk_size))
+        if not asked:
+            return None
+        end, _ = fit(asked, 0, len(asked), self.endpoint, limits)
+        batch = self.seal({lead_id: self.waiting.pop(lead_id) for lead_id in asked[:end]})
+        self.engine.begin(batch)
+        return batch.take()
+
+    def seal(self, sealed: dict[str, list[Place]]) -> Batch:
+        """Make the batch of what was taken."""
+        raise NotImplementedError
+
+    def turn_away(self, error: LeadStatusError) -> None:
+        """Fail everything that waits here."""
+        raise NotImplementedError
+
+    def stopped(self, error: LeadStatusError) -> None:
+        """Learn that a batch was ended as a whole."""
+
+    def delivered(self) -> None:
+        """Learn that outcomes have been handed out."""

@@ -1,0 +1,129 @@
+"""Whether the server is down, and when to look again: a state machine without a clock.
+
+Five failures in a row of the server or of the way to it, from at least two requests, stop all
+sending. Then one probe at a time goes out, at a growing interval; any other answer ends it. The
+first probe is what makes it an outage: where something in flight is answered before, it was none.
+Whether a failure is one of those counted is `counts`; the shell waits, sends and gives up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from leadstatus_async._core.wire import Sort
+from leadstatus_async.errors import APIConnectionError, ServerError
+
+if TYPE_CHECKING:
+    from leadstatus_async._core.wire import Failure
+    from leadstatus_async.policy import RetryPolicy
+
+RUN = 5
+PROBE_INTERVAL = 5.0  # seconds between two probes at most: how soon a server that is back is noticed
+
+
+def counts(failure: Failure, *, first_disconnect: bool) -> bool:
+    """Whether `failure` is of the server or of the way to it.
+
+    A request's first disconnect before any response byte is not: that is a stale keep-alive
+    connection, and a pool may hold many of them (a20).
+    """
+    if failure.sort is Sort.FATAL or (failure.early and first_disconnect):
+        return False
+    return isinstance(failure.error, ServerError | APIConnectionError)
+
+
+class Outage:
+    """The run of failures, and the outage it may have become.
+
+    Attributes:
+        stopped_at: since when nothing but probes may go out; None while all may.
+    """
+
+    __slots__ = (
+        "_first",
+        "_last_answer",
+        "_next_probe",
+        "_policy",
+        "_probe",
+        "_probes",
+        "_run",
+        "_several",
+        "stopped_at",
+    )
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._last_answer: float | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Start afresh, as after giving up."""
+        self._run = 0
+        self._first: object = None
+        self._several = False
+        self.stopped_at: float | None = None
+        self._probes = 0
+        self._probe: object = None
+        self._next_probe = 0.0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the policy has the rule at all."""
+        return self._policy.max_outage > 0 and self._policy.max_attempts > 1
+
+    @property
+    def announced(self) -> bool:
+        """Whether a probe has gone out, which makes it an outage."""
+        return self._probes > 0
+
+    @property
+    def ever_answered(self) -> bool:
+        """Whether the session ever had a success; until then probes count as attempts of one request."""
+        return self._last_answer is not None
+
+    def failed(self, now: float, request: object) -> bool:
+        """Note a failure that `counts`; True if it was the probe's."""
+        if not self.enabled:
+            return False
+        was_probe = self._probe is not None and request is self._probe
+        if was_probe:
+            self._probe = None
+            self._next_probe = now + self._interval()
+        self._run += 1
+        self._first = self._first or request
+        self._several |= request is not self._first
+        if self.stopped_at is None and self._run >= RUN and self._several:
+            self.stopped_at = now
+            since = now if self._last_answer is None else self._last_answer
+            self._next_probe = max(now, since + self._policy.base_delay)
+        return was_probe
+
+    def answered(self, now: float) -> None:
+        """Note any other answer but a 429: the run is over, and the outage with it."""
+        self.reset()
+        self._last_answer = now
+
+    def untold(self, now: float, request: object) -> None:
+        """Note that a request ended without telling anything: a 429, or cut off by its caller."""
+        if self._probe is not None and request is self._probe:
+            self._probe = None
+            self._next_probe = now
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a request may go: 0.0 now, infinity while a probe is on its way."""
+        if self.stopped_at is None:
+            return 0.0
+        return math.inf if self._probe is not None else max(0.0, self._next_probe - now)
+
+    def sent(self, request: object) -> bool:
+        """Note that a request goes out; True if it is the first probe, which makes it an outage."""
+        if self.stopped_at is None:
+            return False
+        self._probe = request
+        self._probes += 1
+        return self._probes == 1
+
+    def _interval(self) -> float:
+        cap = min(PROBE_INTERVAL, self._policy.max_delay)
+        return min(cap, self._policy.base_delay * 2.0 ** min(self._probes, 60))

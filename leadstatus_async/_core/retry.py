@@ -1,0 +1,179 @@
+"""Whether and when a failed request goes out again.
+
+Three bounds hold over the whole session: attempts and back-off of one request (`decide`), the
+retry budget (`RetryBudget`), and how long nothing but 429s is put up with (`ThrottleRun`).
+The clock and the dice are arguments; the shell waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from leadstatus_async._core.wire import Failure, Sort
+
+if TYPE_CHECKING:
+    from leadstatus_async.policy import RetryPolicy
+
+_UPWARD_JITTER = 0.1  # of a delay the server stated: clients told the same second must not return as one (d6)
+_TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Send the request again, `delay` seconds from now."""
+
+    delay: float
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The request as it is will not be accepted: the ledger cuts it smaller, or fails a single lead."""
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """The leads of this request fail with its error."""
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The whole call fails with this error."""
+
+
+class Throttled(msgspec.Struct, frozen=True):
+    """Send again when the pause is over; costs neither attempts nor budget."""
+
+
+Verdict = Again | Rejected | Fail | Stop | Throttled
+
+_FAIL, _REJECTED, _THROTTLED = Fail(), Rejected(), Throttled()
+_SETTLED: dict[Sort, Verdict] = {
+    Sort.FATAL: Stop(),
+    Sort.FINAL: _FAIL,
+    Sort.REFUSED: _REJECTED,
+    Sort.OVERSIZE: _REJECTED,
+}
+
+
+class RetryBudget:
+    """Tokens that retries spend and successes earn back, so that a failing server is not hit harder (d9)."""
+
+    __slots__ = ("_left", "_size")
+
+    def __init__(self, size: float) -> None:
+        self._size = self._left = size * _TENTHS
+
+    def spend(self) -> bool:
+        """Take what one retry costs; False if it is not there."""
+        if self._left < _TENTHS:
+            return False
+        self._left -= _TENTHS
+        return True
+
+    def earn(self) -> None:
+        """Put back what one success refills."""
+        self._left = min(self._size, self._left + 1)
+
+
+class ThrottleRun:
+    """A run of nothing but 429s: how long it lasts beyond the pauses that the server itself stated."""
+
+    __slots__ = ("_excused_until", "_opened", "_since", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since: float | None = None
+        self._opened = 0.0
+        self._excused_until = 0.0
+
+    def end(self) -> None:
+        """Any other answer came."""
+        self.count = 0
+        self._since = None
+        self._excused_until = 0.0
+
+    def note(self, now: float, sent_at: float, stated: float | None) -> float:
+        """Count a 429 and return for how many seconds the run has been going on without excuse.
+
+        Args:
+            now: when the 429 came.
+            sent_at: when its request was sent; one sent before the present pause began opens no new one.
+            stated: the pause the server states with it, in seconds; None or 0.0 states none.
+        """
+        if self._since is None:
+            self._since = self._opened = now
+            self.count = 1
+        elif sent_at >= self._opened:
+            self._opened = now
+            self.count += 1
+        until = now + (stated or 0.0)
+        fresh = until - max(now, self._excused_until)
+        over = now - self._since
+        if fresh > 0:
+            self._since += fresh
+            self._excused_until = until
+        return over
+
+
+def decide(
+    failure: Failure,
+    policy: RetryPolicy,
+    *,
+    attempts: int,
+    stale: bool,
+    budget: RetryBudget,
+    remaining: float | None,
+    dice: float,
+    divisible: bool = False,
+) -> Verdict:
+    """Choose what becomes of a request that failed.
+
+    Args:
+        failure: what the attempt ended in.
+        policy: the bounds.
+        attempts: how often this request has been sent, this time included.
+        stale: whether it was never disconnected before: the first retry after losing a connection
+            before any response byte is immediate (a20).
+        budget: the session's; spent from if a retry is chosen.
+        remaining: seconds until the call's deadline; None without one.
+        dice: a random number in [0, 1).
+        divisible: whether it asks for several leads, and others have been answered since it was first
+            sent: a 500 that outlasts its attempts is then bisected to the lead at fault.
+    """
+    settled = _SETTLED.get(failure.sort)
+    if settled is not None:
+        return settled
+    throttled = failure.sort is Sort.THROTTLED
+    exhausted = policy.max_attempts == 1 if throttled else attempts >= policy.max_attempts
+    if exhausted and divisible and getattr(failure.error, "status", None) == 500:
+        return _REJECTED if budget.spend() else _FAIL
+    if exhausted or (failure.retry_after or 0.0) > policy.max_retry_after:
+        return _FAIL
+    delay = 0.0 if stale and failure.early else delay_of(failure, policy, attempts, dice)
+    too_late = remaining is not None and delay >= remaining
+    if throttled:
+        return _FAIL if too_late and failure.retry_after else _THROTTLED
+    return _FAIL if too_late or not budget.spend() else Again(delay)
+
+
+def delay_of(failure: Failure, policy: RetryPolicy, attempts: int, dice: float) -> float:
+    """Return the seconds to wait before the next attempt.
+
+    What the server stated is a floor: never earlier, a little later by chance (d4, d6), and never
+    pushed beyond `max_retry_after` by that chance. Our own back-off has full jitter.
+    """
+    if failure.retry_after is not None:
+        return stated_pause(failure.retry_after, policy, dice)
+    return dice * min(policy.max_delay, policy.base_delay * 2.0 ** min(attempts - 1, 60))
+
+
+def stated_pause(retry_after: float, policy: RetryPolicy, dice: float) -> float:
+    """Return the seconds to hold back when the server stated `retry_after` seconds."""
+    floor = max(retry_after, policy.base_delay)
+    return max(floor, min(floor * (1 + _UPWARD_JITTER * dice), policy.max_retry_after))
+
+
+def unstated_pause(count: int, policy: RetryPolicy, dice: float) -> float:
+    """Return the seconds to hold back at the `count`-th 429 in a row that states no pause.
+
+    Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again.
+    """
+    return (0.5 + 0.5 * dice) * min(policy.max_delay, policy.base_delay * 2.0 ** min(count - 1, 60))

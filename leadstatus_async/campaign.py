@@ -1,0 +1,341 @@
+"""A campaign, and the calls about its leads.
+
+Thin: validation and planning are pure (`_core`), sending is the engine's. What is here is the way
+from the caller's list to distinct IDs, and from their outcomes back to the caller's positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from leadstatus_async._call import Call, Reporter
+from leadstatus_async._coalesce import pending_gets
+from leadstatus_async._core.ids import BadId, bad_lead_ids
+from leadstatus_async._core.plan import plan_chunks
+from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
+from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
+from leadstatus_async.limiter import TokenBucketLimiter
+from leadstatus_async.models import LeadFailure, LeadStatus
+from leadstatus_async.policy import require_number, require_whole
+from leadstatus_async.results import BatchResult, Plan, Progress
+from leadstatus_async.stream import Flow, StatusStream
+from leadstatus_async.watch import poll, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from leadstatus_async._core.plan import Endpoint
+    from leadstatus_async._engine import Engine
+    from leadstatus_async.limiter import Limiter
+
+OnError = Literal["raise", "collect"]
+
+
+class Campaign:
+    """The leads of one campaign. Made by `LeadStatusSession.campaign`; cheap, and without state."""
+
+    __slots__ = ("_endpoint", "_engine", "_room")
+
+    def __init__(self, engine: Engine, endpoint: Endpoint, room: int) -> None:
+        self._engine = engine
+        self._endpoint = endpoint
+        self._room = room
+
+    def __repr__(self) -> str:
+        return f"<Campaign {self._endpoint.prefix.partition('?')[0]}>"
+
+    @overload
+    async def get_many(
+        self,
+        lead_ids: Iterable[str],
+        *,
+        on_error: Literal["raise"] = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[LeadStatus]: ...
+    @overload
+    async def get_many(
+        self,
+        lead_ids: Iterable[str],
+        *,
+        on_error: Literal["collect"],
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[LeadStatus | LeadFailure]: ...
+    async def get_many(
+        self,
+        lead_ids: Iterable[str],
+        *,
+        on_error: OnError = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[Any]:
+        """Ask for the status of many leads; one outcome per position, in input order.
+
+        Args:
+            lead_ids: any iterable of str; duplicates are asked for once and answered at each position.
+            on_error: "raise" raises once all that can still succeed has finished; "collect" returns a
+                `LeadFailure` at the place of each lead without an answer.
+            deadline: seconds for everything: queue, pauses, attempts and back-off. None is no deadline.
+            progress: called with a `Progress` after each chunk.
+
+        Raises:
+            TypeError: `lead_ids` is a str, or no iterable.
+            InvalidLeadIdError: with "raise": IDs that cannot be asked for, all at once, before any I/O.
+            AuthenticationError, PermissionDeniedError, NotFoundError, UnexpectedStatusError: with "raise":
+                a fatal answer; the other chunks are not sent.
+            DeadlineExceededError: with "raise": any lead ran out of time.
+            BatchError: with "raise": leads failed otherwise.
+            SessionClosedError: the session was closed, before or during the call.
+            SessionLoopError: the session belongs to another event loop.
+            ConfigurationError: a bad option.
+
+        Every error raised after sending has `.result`, with what was answered until then.
+        """
+        _check_options(on_error, deadline, progress)
+        self._engine.enter()
+        wanted = await sift(lead_ids, self._room, collect=on_error == "collect")
+        return await self._ask(wanted, on_error, deadline, progress)
+
+    async def get(self, lead_id: str, *, deadline: float | None = None) -> LeadStatus:
+        """Ask for the status of one lead; gets of one campaign that wait together share requests.
+
+        Args:
+            lead_id: the lead.
+            deadline: seconds for everything; None is no deadline.
+
+        Raises:
+            InvalidLeadIdError: the ID cannot be asked for; nothing was sent.
+            DeadlineExceededError: the deadline passed.
+            LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
+        """
+        _check_options("raise", deadline, None)
+        engine = self._engine.enter()
+        if bad := bad_lead_ids([lead_id], room=self._room):
+            raise InvalidLeadIdError(bad)
+        return await pending_gets(engine, self._endpoint).get(lead_id, deadline)
+
+    @overload
+    def stream(
+        self,
+        lead_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        ordered: bool = True,
+        max_buffered: int | None = None,
+        on_error: Literal["raise"] = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> StatusStream[LeadStatus]: ...
+    @overload
+    def stream(
+        self,
+        lead_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        ordered: bool = True,
+        max_buffered: int | None = None,
+        on_error: Literal["collect"],
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> StatusStream[LeadStatus | LeadFailure]: ...
+    def stream(
+        self,
+        lead_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        ordered: bool = True,
+        max_buffered: int | None = None,
+        on_error: OnError = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> StatusStream[Any]:
+        """Ask for any number of leads in bounded memory; nothing happens before the first outcome is awaited.
+
+            async with campaign.stream(ids) as stream:
+                async for status in stream: ...
+
+        Args:
+            lead_ids: an iterable or async iterable; an async one is closed when the stream is left.
+            ordered: yield in input order; False yields each outcome as it comes.
+            max_buffered: leads read ahead of what was yielded, at most; None is what the workers can
+                hold, concurrency x chunk_size.
+            on_error: "raise" raises the error of the first failed lead at its place; "collect" yields it.
+            deadline: seconds for everything, from the first outcome awaited.
+            progress: called with a `Progress`; its `total` is None until the source has ended.
+
+        Raises:
+            TypeError: `lead_ids` is a str, or no iterable.
+            ConfigurationError: a bad option.
+            SessionClosedError, SessionLoopError: as for `get_many`.
+        """
+        _check_options(on_error, deadline, progress)
+        if not isinstance(ordered, bool):
+            raise ConfigurationError(f"ordered must be True or False, not {ordered!r:.100}")
+        engine = self._engine.enter()
+        check_no_str(lead_ids)
+        if not isinstance(lead_ids, Iterable | AsyncIterable):
+            raise TypeError(f"lead_ids must be an iterable or async iterable, not {type(lead_ids).__name__}")
+        buffered = engine.concurrency * engine.limits.chunk_size if max_buffered is None else max_buffered
+        flow = Flow(
+            engine.enter,
+            engine,
+            self._endpoint,
+            lead_ids,
+            room=self._room,
+            ordered=ordered,
+            max_buffered=require_whole("max_buffered", buffered),
+            deadline=deadline,
+            reporter=Reporter(progress) if progress else None,
+        )
+        return StatusStream(flow, on_error_raise=on_error == "raise")
+
+    def watch(
+        self,
+        lead_ids: Iterable[str],
+        *,
+        interval: float,
+        until: Callable[[LeadStatus], object] | None = None,
+    ) -> AsyncIterator[LeadStatus | LeadFailure]:
+        """Yield the first status of each lead, then each change of any field, until all are settled.
+
+        A lead whose poll failed is yielded as `LeadFailure`, once per change, and asked again; a fatal
+        answer (401, 403, 404, redirect) is raised.
+
+        Args:
+            lead_ids: as for `get_many`; duplicates are watched once.
+            interval: seconds from one poll's start to the next one's; a poll that takes longer is
+                followed at once by the next.
+            until: whether a status needs no more asking; default: `workflow_status.is_settled`.
+
+        Raises:
+            TypeError, InvalidLeadIdError: as `get_many`.
+            ConfigurationError: a bad option.
+            SessionClosedError, SessionLoopError: as `get_many`.
+        """
+        require_number("interval", interval, above=True)
+        if until is not None and (not callable(until) or inspect.iscoroutinefunction(until)):
+            raise ConfigurationError(f"until must be a plain function of one LeadStatus, not {until!r:.100}")
+        self._engine.enter()
+        ids = self._checked(lead_ids)
+        return poll(self, self._engine, ids, interval, settled if until is None else until)
+
+    @overload
+    async def retry(
+        self,
+        result: BatchResult[Any],
+        *,
+        on_error: Literal["raise"] = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[LeadStatus]: ...
+    @overload
+    async def retry(
+        self,
+        result: BatchResult[Any],
+        *,
+        on_error: Literal["collect"],
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[LeadStatus | LeadFailure]: ...
+    async def retry(
+        self,
+        result: BatchResult[Any],
+        *,
+        on_error: OnError = "raise",
+        deadline: float | None = None,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[Any]:
+        """Ask again for the failures of `result` only; returns all positions, in the same order.
+
+        Leads whose ID cannot be asked for at all stay the failures they are. Arguments and errors are
+        those of `get_many`; the figures are those of this call.
+
+        Args:
+            result: of an earlier call about this campaign (an error's `.result`, too).
+            on_error: as for `get_many`.
+            deadline: as for `get_many`.
+            progress: as for `get_many`.
+        """
+        if not isinstance(result, BatchResult):
+            raise TypeError(
+                f"retry takes a BatchResult (an error's .result, too), not {type(result).__name__}"
+            )
+        _check_options(on_error, deadline, progress)
+        self._engine.enter()
+        before = cast("BatchResult[Outcome]", result)
+        wanted = Wanted()
+        for position, outcome in enumerate(before):
+            wanted.positions.append(outcome.lead_id)
+            if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
+                wanted.settled[position] = outcome
+            else:
+                wanted.weights[outcome.lead_id] += 1
+        return await self._ask(wanted, on_error, deadline, progress)
+
+    def plan(self, lead_ids: Iterable[str]) -> Plan:
+        """Say what `get_many` would cost if nothing fails, without any I/O.
+
+        Args:
+            lead_ids: as for `get_many`; it is read to its end.
+
+        Raises:
+            TypeError, InvalidLeadIdError: as `get_many`.
+        """
+        distinct = self._checked(lead_ids)
+        engine = self._engine
+        sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, engine.limits)]
+        seconds = _seconds_until(engine.limiter, len(sizes) - 1) if sizes else 0.0
+        return Plan(requests=len(sizes), bytes=sum(sizes), seconds=seconds)
+
+    def _checked(self, lead_ids: Iterable[str]) -> list[str]:
+        """Return the distinct IDs, all checked."""
+        ids, bad = list[object](), list[BadId]()
+        for block in blocks(lead_ids):
+            bad += bad_lead_ids(block, first=len(ids), room=self._room)
+            ids += block
+        if bad:
+            raise InvalidLeadIdError(bad)
+        return list(dict.fromkeys(cast("list[str]", ids)))
+
+    async def _ask(
+        self,
+        wanted: Wanted,
+        on_error: OnError,
+        deadline: float | None,
+        progress: Callable[[Progress], object] | None,
+    ) -> BatchResult[Any]:
+        engine = self._engine.enter()
+        call = Call(
+            engine.permits,
+            list(wanted.weights),
+            self._endpoint,
+            engine.limits,
+            (engine.total,),
+            started=wanted.started,
+            deadline=deadline,
+            weights=list(wanted.weights.values()) if wanted.uneven else None,
+            reporter=Reporter(progress, len(wanted.positions), wanted.failed) if progress else None,
+        )
+        engine.begin(call)
+        await call.run()
+        result = BatchResult(wanted.place(call.ledger.outcomes), call.stats(), call.trace_ids)
+        if on_error == "raise" or call.closed:
+            result.raise_for_failures()
+        return result
+
+
+def _check_options(on_error: object, deadline: object, progress: object) -> None:
+    if on_error not in ("raise", "collect"):
+        raise ConfigurationError(f'on_error must be "raise" or "collect", not {on_error!r:.100}')
+    if deadline is not None:
+        require_number("deadline", deadline, above=True)
+    if progress is not None and (not callable(progress) or inspect.iscoroutinefunction(progress)):
+        raise ConfigurationError(f"progress must be a plain function of one Progress, not {progress!r:.100}")
+
+
+def _seconds_until(limiter: Limiter, ahead: int) -> float:
+    """Return the seconds until the limiter lets the one behind `ahead` others go."""
+    if isinstance(limiter, TokenBucketLimiter):
+        return limiter.wait_time(ahead)
+    rate = limiter.state.rate
+    return limiter.wait_time() + (ahead / rate if rate else 0.0)

@@ -1,0 +1,302 @@
+"""Every error this library raises, in one tree.
+
+    LeadStatusError
+     ├─ ConfigurationError (ValueError)        a setting or an argument is wrong; nothing was sent
+     ├─ InvalidLeadIdError (ValueError)        lead IDs that cannot be asked for; nothing was sent
+     ├─ SessionClosedError                     the session was closed before or during the call
+     ├─ SessionLoopError                       the session belongs to another event loop
+     ├─ LimiterError                           the limiter itself broke
+     ├─ DeadlineExceededError (TimeoutError)   the call's own `deadline=` passed
+     ├─ APIConnectionError                     no complete answer: refused, reset, cut off, TLS
+     │   └─ APITimeoutError (TimeoutError)     an attempt took longer than `timeout`
+     ├─ ResponseError                          an answer came, but cannot be used
+     │   ├─ ResponseDecodeError
+     │   ├─ ResponseTooLargeError
+     │   └─ MissingLeadError
+     ├─ APIStatusError                         the server said no
+     │   ├─ BadRequestError 400                ├─ RequestTooLargeError 413, 414, 431
+     │   ├─ AuthenticationError 401            ├─ RateLimitError 429
+     │   ├─ PermissionDeniedError 403          ├─ ServerError 5xx ─ UpstreamError 502
+     │   ├─ NotFoundError 404                  └─ UnexpectedStatusError
+     └─ BatchError (ExceptionGroup)            several leads failed, for the reasons inside
+
+Data only: no I/O, no clock, no randomness. All of them pickle and deepcopy, so that they survive
+worker queues, and none ever holds a request, a header or the API key. Lead IDs and trace ids are
+attributes, not text, so that equal failures read equal and logs stay free of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leadstatus_async.results import BatchResult
+
+_SHOWN = 5
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class LeadStatusError(Exception):
+    """The root: `except LeadStatusError` catches all that this library raises on purpose.
+
+    Attributes:
+        attempts: how many HTTP requests were sent before giving up; 0 where none was.
+        waited: seconds spent in the queue, in pauses and in back-off.
+        lead_ids: the leads concerned, in the order asked.
+        result: on an error raised by a call, the `BatchResult` with every position; else None.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        lead_ids: Sequence[str] = (),
+        attempts: int = 0,
+        waited: float = 0.0,
+        result: BatchResult[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.lead_ids = tuple(lead_ids)
+        self.attempts = attempts
+        self.waited = waited
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+class ConfigurationError(LeadStatusError, ValueError):
+    """A setting or argument is wrong. Raised before any I/O; names what, where and what is allowed."""
+
+
+class InvalidLeadIdError(LeadStatusError, ValueError):
+    """Lead IDs that cannot be asked for. Raised before any I/O, all bad ones at once.
+
+    Attributes:
+        bad: (index, value) of each, index counting from 0 in the list given.
+    """
+
+    def __init__(self, bad: Sequence[tuple[int, object, str]]) -> None:
+        shown = "; ".join(f"index {index}: {_brief(value)} {reason}" for index, value, reason in bad[:_SHOWN])
+        more = f"; and {len(bad) - _SHOWN} more, see .bad" if len(bad) > _SHOWN else ""
+        noun = "lead ID" if len(bad) == 1 else "lead IDs"
+        super().__init__(f"{len(bad)} {noun} cannot be asked for: {shown}{more}")
+        self.bad: list[tuple[int, object]] = [(index, value) for index, value, _ in bad]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is no lead ID may be anything, and not every thing can be pickled or copied.
+        bad = [(index, value if type(value) in _PLAIN else repr(value)) for index, value in self.bad]
+        return _restore, (type(self), self.args, {**self.__dict__, "bad": bad})
+
+
+class SessionClosedError(LeadStatusError):
+    """The session was closed, before this call or under it."""
+
+
+class SessionLoopError(LeadStatusError):
+    """The session was used from another event loop than the one of its first use."""
+
+
+class LimiterError(LeadStatusError):
+    """The limiter raised something unexpected, which is this error's `__cause__`."""
+
+
+class DeadlineExceededError(LeadStatusError, TimeoutError):
+    """The call's `deadline=` passed before every lead was answered.
+
+    Attributes:
+        needed: seconds the unasked leads would have taken at the present rate, where that is known.
+    """
+
+    def __init__(self, message: str = "", *, needed: float | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.needed = needed
+
+
+class APIConnectionError(LeadStatusError):
+    """No complete answer came: connection refused or lost, broken HTTP, or a TLS failure."""
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """One attempt took longer than the session's `timeout`, or connecting longer than 10 seconds."""
+
+
+class ResponseError(LeadStatusError):
+    """An answer came but cannot be used.
+
+    Attributes:
+        status: HTTP status of the answer.
+        trace_id: the API's `traceId`, for its support.
+        snippet: the beginning of the body, as text.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        trace_id: str | None = None,
+        snippet: str = "",
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.status = status
+        self.trace_id = trace_id
+        self.snippet = snippet
+
+
+class ResponseDecodeError(ResponseError):
+    """The body, or the row of one lead, is not what the API promises."""
+
+
+class ResponseTooLargeError(ResponseError):
+    """The body is larger than `max_response_bytes` (after decompression)."""
+
+
+class MissingLeadError(ResponseError):
+    """The answer has no row for a lead that was asked for, which the API promises never to do."""
+
+
+class APIStatusError(LeadStatusError):
+    """The server answered, and said no.
+
+    Attributes:
+        status: HTTP status, of a response really received.
+        code: the envelope's `error.code`, None where the body is no envelope.
+        message: the envelope's `error.message`, or a snippet of what came instead.
+        details: the envelope's `error.details`: a string by the reference, any JSON in practice.
+        trace_id: the envelope's `traceId`.
+        retry_after: seconds the server asked to wait, None where it did not say.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str | None = None,
+        message: str = "",
+        details: Any = None,
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+        lead_ids: Sequence[str] = (),
+        *,
+        advice: str = "",
+        **facts: Any,
+    ) -> None:
+        head = f"HTTP {status}" + (f" {code}" if code else "")
+        text = ". ".join(filter(None, [f"{head}: {message}" if message else head, advice]))
+        super().__init__(text, lead_ids=lead_ids, **facts)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.trace_id = trace_id
+        self.retry_after = retry_after
+
+
+class BadRequestError(APIStatusError):
+    """400: the server refuses the request as invalid."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the API key is missing, wrong or revoked."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key lacks `campaigns:read` or access to the account group."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such account group or campaign."""
+
+
+class RequestTooLargeError(APIStatusError):
+    """413, 414 or 431, even for a single lead."""
+
+
+class RateLimitError(APIStatusError):
+    """429, or a pause longer than `max_retry_after` that a 429 has caused; see `retry_after`."""
+
+
+class ServerError(APIStatusError):
+    """5xx."""
+
+
+class UpstreamError(ServerError):
+    """502: a service behind the API, or a proxy in front of it, failed."""
+
+
+class UnexpectedStatusError(APIStatusError):
+    """A redirect, another undocumented status, or `success: false` inside a 200."""
+
+
+class BatchError(LeadStatusError, ExceptionGroup[Exception]):
+    """Some leads failed: one exception per distinct failure (class and message), each with `lead_ids`.
+
+    `.result` holds every position, the answered ones too, and stays on what `split`, `subgroup` and
+    `except*` make of this group.
+    """
+
+    def __new__(
+        cls, message: str, exceptions: Sequence[Exception], *, result: BatchResult[Any] | None = None
+    ) -> Self:
+        """Build the group; arguments as those of `ExceptionGroup`, and the result to carry."""
+        del result
+        return super().__new__(cls, message, exceptions)
+
+    def __init__(
+        self, message: str, exceptions: Sequence[Exception], *, result: BatchResult[Any] | None = None
+    ) -> None:
+        attempts = max((getattr(error, "attempts", 0) for error in exceptions), default=0)
+        waited = max((getattr(error, "waited", 0.0) for error in exceptions), default=0.0)
+        lead_ids = [lead_id for error in exceptions for lead_id in getattr(error, "lead_ids", ())]
+        super().__init__(message, lead_ids=lead_ids, attempts=attempts, waited=waited, result=result)
+        self.args = (message, list(exceptions))
+
+    def derive(self, excs: Sequence[Exception], /) -> BatchError:  # type: ignore[override]
+        """Return a group of `excs` with this group's message and result."""
+        return BatchError(self.message, excs, result=self.result)
+
+
+STATUS_ERRORS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    413: RequestTooLargeError,
+    414: RequestTooLargeError,
+    429: RateLimitError,
+    431: RequestTooLargeError,
+    502: UpstreamError,
+}
+"""The class for a status; any other 5xx is a `ServerError`, anything else `UnexpectedStatusError`."""
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether `error` would meet every other request too: 401, 403, 404 and redirects (d10)."""
+    if isinstance(error, UnexpectedStatusError):
+        return 300 <= error.status < 400
+    return isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError)
+
+
+def own_copy(error: LeadStatusError) -> LeadStatusError:
+    """Copy an error, cause included: one object is never given to two callers (e5), nor are its notes."""
+    own = copy.copy(error)
+    own.__cause__ = error.__cause__
+    if hasattr(error, "__notes__"):
+        own.__notes__ = list(error.__notes__)
+    return own
+
+
+def _brief(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

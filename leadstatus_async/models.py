@@ -1,0 +1,125 @@
+"""What one lead's answer is: `LeadStatus`, `LeadFailure`, `WorkflowStatus`.
+
+Data only: no I/O, no clock, no randomness. Field names are those of the API in snake_case
+(https://api.sonarly.io, "Get campaign workflow status for a specific set of leads"); the API's
+camelCase is what `msgspec.json.encode` writes. Results are kept light for lists of millions:
+frozen, untracked by the garbage collector, and with enum members shared between rows.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+_UNLISTED_KEPT = 256  # texts the server may make us remember; beyond that each row has its own member
+
+
+class WorkflowStatus(StrEnum):
+    """Where a lead stands in the workflow of a campaign.
+
+    A value the API adds later is kept as it came, as a member of its own with `is_known` False;
+    it compares, hashes, pickles and encodes as its text.
+
+        >>> WorkflowStatus("paused").is_known
+        False
+    """
+
+    PENDING = "pending"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    NOT_STARTED = "not_started"
+    NOT_IN_CAMPAIGN = "not_in_campaign"
+    NOT_ELIGIBLE = "not_eligible"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the API's reference lists this value."""
+        return self._name_ in WorkflowStatus.__members__
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the workflow is over for this lead. An unlisted value never settles."""
+        return self in _SETTLED
+
+    @classmethod
+    def _missing_(cls, value: object) -> WorkflowStatus | None:
+        if not isinstance(value, str):
+            return None
+        member = _unlisted.get(value)
+        if member is None:
+            member = str.__new__(cls, value)
+            member._name_ = f"UNLISTED({value})"
+            member._value_ = value
+            if len(_unlisted) < _UNLISTED_KEPT:
+                _unlisted[value] = member
+        return member
+
+
+_SETTLED = frozenset(
+    {
+        WorkflowStatus.COMPLETED,
+        WorkflowStatus.STOPPED,
+        WorkflowStatus.NOT_IN_CAMPAIGN,
+        WorkflowStatus.NOT_ELIGIBLE,
+    }
+)
+_unlisted: dict[str, WorkflowStatus] = {}
+
+
+class LeadStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """The status of one lead in one campaign, as the API told it.
+
+    The optional fields are None when the API sent null or left them out.
+    """
+
+    lead_id: str
+    workflow_status: WorkflowStatus
+    workflow_instance_id: str | None = None
+    latest_step: str | None = None
+    workflow_stop_reason: str | None = None
+    has_pending_approval: bool | None = None
+
+    @property
+    def ok(self) -> Literal[True]:
+        """True: this outcome is an answer."""
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types under snake_case names, for JSON answers of web frameworks."""
+        return {
+            "lead_id": self.lead_id,
+            "workflow_status": self.workflow_status.value,
+            "workflow_instance_id": self.workflow_instance_id,
+            "latest_step": self.latest_step,
+            "workflow_stop_reason": self.workflow_stop_reason,
+            "has_pending_approval": self.has_pending_approval,
+        }
+
+
+class LeadFailure(msgspec.Struct, frozen=True):
+    """A lead that has no status, and the error that says why.
+
+    Attributes:
+        lead_id: the ID as it was asked for; the `repr` of a value that was not a str.
+        error: a `LeadStatusError` (see `leadstatus_async.errors`).
+    """
+
+    lead_id: str
+    error: Exception
+
+    @property
+    def ok(self) -> Literal[False]:
+        """False: this outcome is no answer."""
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        r"""Return `lead_id` and `error`, the latter as "ClassName: message".
+
+        A lone surrogate, one of the things an ID is refused for, is written out as `\udc80`: JSON
+        encoders and files would not take it (c4).
+        """
+        lead_id = self.lead_id.encode("utf-8", "backslashreplace").decode()
+        return {"lead_id": lead_id, "error": f"{type(self.error).__name__}: {self.error}"}

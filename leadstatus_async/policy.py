@@ -1,0 +1,113 @@
+"""The settings that bound pace and patience: `RateLimit` and `RetryPolicy`.
+
+Data only: no I/O, no clock, no randomness. All times are seconds as float. Bad values are a
+`ConfigurationError` that names the option, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import msgspec
+
+from leadstatus_async.errors import ConfigurationError
+
+
+def require_number(
+    name: str, value: object, *, least: float = 0.0, most: float = math.inf, above: bool = False
+) -> float:
+    """Return `value` if it is a finite number in range, else raise `ConfigurationError`.
+
+    Args:
+        name: the option, for the message.
+        value: what was given; bools are refused, though Python counts them as numbers.
+        least: smallest value allowed, or, with `above`, the bound it must exceed.
+        most: largest value allowed.
+        above: whether `least` itself is refused.
+    """
+    sort = f"a number {'above' if above else 'of at least'} {least:g}"
+    sort += f" and at most {most:g}" if most < math.inf else ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{name} must be {sort}, not {value!r:.100}")
+    finite = -sys.float_info.max <= value <= sys.float_info.max  # nan is not; nor is an int of 400 digits
+    if not finite or not least <= value <= most or (above and value == least):
+        raise ConfigurationError(f"{name} must be {sort}, not {value!r:.100}")
+    return value
+
+
+def require_whole(name: str, value: object, *, least: int = 1, most: float = math.inf) -> int:
+    """Return `value` if it is an int in range, else raise `ConfigurationError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        top = f" and at most {most:g}" if most < math.inf else ""
+        raise ConfigurationError(
+            f"{name} must be a whole number of at least {least}{top}, not {value!r:.100}"
+        )
+    return value
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """At most `max_rate` requests in any window of `per` seconds.
+
+    Attributes:
+        max_rate: requests per window, above 0; below 1 it means one request every `per / max_rate` seconds.
+        per: length of the window in seconds, default 1.0.
+        burst: how many may go at once, from 1 to `max_rate`, for a vendor whose "60 a minute" is a
+            window: `RateLimit(60, per=60, burst=60)`. None spreads them evenly. The window bound
+            holds either way.
+
+    Raises:
+        ConfigurationError: for a value out of range.
+    """
+
+    max_rate: float
+    per: float = 1.0
+    burst: int | None = None
+
+    def __post_init__(self) -> None:
+        require_number("RateLimit.max_rate", self.max_rate, above=True)
+        require_number("RateLimit.per", self.per, above=True)
+        require_number("RateLimit.max_rate / per", self.rate, above=True)
+        if self.burst is not None:
+            require_whole("RateLimit.burst", self.burst, most=max(1, self.max_rate))
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.max_rate / self.per
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """How patiently failed requests are sent again.
+
+    Attributes:
+        max_attempts: how often one request that fails by itself is sent, the first time included;
+            1 turns retrying off, for 429 too.
+        base_delay: seconds of the first back-off, and the floor of any `Retry-After`.
+        max_delay: longest back-off of our own, in seconds.
+        max_retry_after: longest `Retry-After` that is waited for, in seconds; beyond it the error is
+            raised at once, with the value.
+        budget: retries the session may spend at once; a retry costs 1, a success refills 0.1.
+        max_outage: seconds that an outage, or a run of nothing but 429s, is waited out; 0 turns the
+            outage rule off.
+
+    Raises:
+        ConfigurationError: for a value out of range.
+    """
+
+    max_attempts: int = 5
+    base_delay: float = 0.5
+    max_delay: float = 20.0
+    max_retry_after: float = 120.0
+    budget: float = 100
+    max_outage: float = 60.0
+
+    def __post_init__(self) -> None:
+        require_whole("RetryPolicy.max_attempts", self.max_attempts)
+        for name in ("base_delay", "max_delay", "max_retry_after", "budget", "max_outage"):
+            require_number(f"RetryPolicy.{name}", getattr(self, name))
+        if self.max_delay < self.base_delay:
+            raise ConfigurationError(
+                f"RetryPolicy.max_delay must be at least base_delay ({self.base_delay:g}), "
+                f"not {self.max_delay:g}"
+            )

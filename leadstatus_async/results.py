@@ -1,0 +1,284 @@
+"""What calls hand back: `BatchResult` and the frozen figures beside it.
+
+Data only: no I/O, no clock, no randomness. All times are seconds as float.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+
+import msgspec
+
+from leadstatus_async.errors import (
+    BatchError,
+    DeadlineExceededError,
+    LeadStatusError,
+    SessionClosedError,
+    is_fatal,
+    own_copy,
+)
+from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
+
+_SHOWN = 3
+_CRLF = "\r\n"
+
+
+class BatchStats(msgspec.Struct, frozen=True):
+    """What one call cost.
+
+    Attributes:
+        requests: HTTP requests sent.
+        retries: requests sent again for any reason but 429.
+        splits: chunks cut in two because the server refused them whole.
+        rate_limited: answers that were 429.
+        foreign: rows for leads that were not asked for; dropped.
+        waited: seconds that requests of this call spent in the queue, in pauses and in back-off.
+        elapsed: seconds from call to result.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    splits: int = 0
+    rate_limited: int = 0
+    foreign: int = 0
+    waited: float = 0.0
+    elapsed: float = 0.0
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a call is, as told to its `progress` callback.
+
+    Attributes:
+        done: positions that have their outcome.
+        total: positions in all; None where not known yet.
+        failed: positions whose outcome is a `LeadFailure`.
+        requests: HTTP requests sent.
+        retries: requests sent again, for 429 too.
+    """
+
+    done: int
+    total: int | None
+    failed: int
+    requests: int
+    retries: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a call would cost if nothing fails.
+
+    Attributes:
+        requests: HTTP requests.
+        bytes: their request targets (path and query), added up.
+        seconds: until the last request may go, at the present rate and pause; 0.0 without a rate.
+    """
+
+    requests: int
+    bytes: int
+    seconds: float
+
+
+class SessionStats(msgspec.Struct, frozen=True):
+    """A snapshot of what a session has done since it was made.
+
+    Attributes:
+        requests: HTTP requests sent.
+        retries: requests sent again for any reason but 429.
+        splits: chunks cut in two because the server refused them whole.
+        rate_limited: answers that were 429.
+        leads: positions answered with a status.
+        failures: positions that ended as a `LeadFailure`.
+        waited: seconds that requests spent in the queue, in pauses and in back-off.
+        in_flight: requests on the wire now.
+        queued: calls waiting for a permit now.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    splits: int = 0
+    rate_limited: int = 0
+    leads: int = 0
+    failures: int = 0
+    waited: float = 0.0
+    in_flight: int = 0
+    queued: int = 0
+
+
+class RateLimitState(msgspec.Struct, frozen=True):
+    """A snapshot of a limiter.
+
+    Attributes:
+        rate: requests per second allowed now; None without a bucket.
+        configured_rate: requests per second as configured; None without a bucket.
+        ceiling: the rate at which the server last said 429, in requests per second; None if never.
+        paused_for: seconds until the pause gate reopens; 0.0 when open.
+        reason: why the rate is below the configured one, or why the gate is closed; "" if neither.
+    """
+
+    rate: float | None = None
+    configured_rate: float | None = None
+    ceiling: float | None = None
+    paused_for: float = 0.0
+    reason: str = ""
+
+
+class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
+    """One outcome for every position asked, in input order; duplicates are answered at each position.
+
+    A sequence of `LeadStatus` and `LeadFailure` (`outcome.ok` tells which). It pickles.
+
+    Attributes:
+        stats: what the call cost.
+        trace_ids: the API's `traceId` of each answer that had one, for its support, in order of arrival.
+    """
+
+    __slots__ = ("_outcomes", "stats", "trace_ids")
+
+    def __init__(
+        self,
+        outcomes: Sequence[OutcomeT_co],
+        stats: BatchStats | None = None,
+        trace_ids: Sequence[str] = (),
+    ) -> None:
+        self._outcomes = list(outcomes)
+        self.stats = stats if stats is not None else BatchStats()
+        self.trace_ids = tuple(trace_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> OutcomeT_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[OutcomeT_co]: ...
+    def __getitem__(self, index: int | slice) -> OutcomeT_co | list[OutcomeT_co]:
+        return self._outcomes[index]
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BatchResult):
+            return NotImplemented
+        same = self._outcomes == other._outcomes  # pyright: ignore[reportUnknownMemberType]
+        return same and self.stats == other.stats
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        failed = len(self.failures)
+        return f"<BatchResult of {len(self)}: {len(self) - failed} answered, {failed} failed, {self.stats}>"
+
+    @property
+    def statuses(self) -> list[LeadStatus]:
+        """The answers, in input order."""
+        return [outcome for outcome in self._outcomes if isinstance(outcome, LeadStatus)]
+
+    @property
+    def failures(self) -> list[LeadFailure]:
+        """The positions without an answer, in input order."""
+        return [outcome for outcome in self._outcomes if isinstance(outcome, LeadFailure)]
+
+    @property
+    def failed_ids(self) -> list[str]:
+        """The distinct lead IDs without an answer, in input order."""
+        return list(dict.fromkeys(failure.lead_id for failure in self.failures))
+
+    @property
+    def by_id(self) -> dict[str, OutcomeT_co]:
+        """Outcome by lead ID."""
+        return {outcome.lead_id: outcome for outcome in self._outcomes}
+
+    @property
+    def counts(self) -> Counter[WorkflowStatus]:
+        """How many positions have which status; failures are not counted."""
+        return Counter(status.workflow_status for status in self.statuses)
+
+    def raise_for_failures(self) -> None:
+        """Raise what an `on_error="raise"` call raises for these outcomes; return if all are answers.
+
+        Raises:
+            LeadStatusError: in this order: a fatal answer (401, 403, 404, redirect) as itself,
+                `SessionClosedError`, `DeadlineExceededError`, else `BatchError`; `.result` is this.
+        """
+        failures = self.failures
+        if failures:
+            raise _summary(failures, self)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return one flat row per position: the fields of `LeadStatus`, and `error` (None if answered)."""
+        return [_flat(outcome) for outcome in self._outcomes]
+
+    def to_jsonl(self) -> str:
+        """Return the rows of `to_dicts` as JSON lines, each ending in a newline."""
+        encode = msgspec.json.Encoder().encode
+        return "".join(f"{encode(row).decode()}\n" for row in self.to_dicts())
+
+    def to_csv(self) -> str:
+        """Return the rows of `to_dicts` as CSV with a header line; None is an empty field."""
+        lines = _Lines()
+        writer = csv.DictWriter(lines, COLUMNS)  # with "\n" to end its lines it would not quote a "\r"
+        writer.writeheader()
+        writer.writerows(_written(row) for row in self.to_dicts())
+        return "".join(f"{line.removesuffix(_CRLF)}\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What a csv writer takes for a file."""
+
+    write = list[str].append
+
+
+COLUMNS = (*LeadStatus.__struct_fields__, "error")
+"""The columns of a flat row."""
+
+
+def _flat(outcome: LeadStatus | LeadFailure) -> dict[str, Any]:
+    if isinstance(outcome, LeadStatus):
+        return {**outcome.to_dict(), "error": None}
+    return {**dict.fromkeys(COLUMNS), **outcome.to_dict()}
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()}
+
+
+def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatusError:
+    """Choose the error that tells the caller of `failures`, by DESIGN's order of precedence."""
+    for decisive in (is_fatal, _is(SessionClosedError), _is(DeadlineExceededError)):
+        concerned = [failure for failure in failures if decisive(failure.error)]
+        if concerned:
+            return for_caller(concerned, result)
+    distinct: dict[tuple[type[Exception], str], list[LeadFailure]] = {}
+    for failure in failures:
+        distinct.setdefault((type(failure.error), str(failure.error)), []).append(failure)
+    kinds = ", ".join(f"{len(same)} {kind.__name__}" for (kind, _), same in islice(distinct.items(), _SHOWN))
+    more = ", ..." if len(distinct) > _SHOWN else ""
+    return BatchError(
+        f"{len(failures)} of {len(result)} leads failed ({kinds}{more}); the others are in .result, "
+        "campaign.retry(error.result) asks again for the failed ones",
+        [for_caller(same, None) for same in distinct.values()],
+        result=result,
+    )
+
+
+def _is(kind: type[Exception]) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, kind)
+
+
+def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> LeadStatusError:
+    """Copy the first failure's error for raising, with all the leads it concerns."""
+    fresh = own_copy(cast("LeadStatusError", failures[0].error))
+    fresh.lead_ids = tuple(dict.fromkeys(failure.lead_id for failure in failures))
+    fresh.result = result
+    shown = ", ".join(map(ascii, fresh.lead_ids[:_SHOWN]))
+    more = f" and {len(fresh.lead_ids) - _SHOWN} more" if len(fresh.lead_ids) > _SHOWN else ""
+    trace_id = getattr(fresh, "trace_id", None)
+    trace = f"; trace id {trace_id}" if trace_id else ""
+    fresh.add_note(f"leads: {shown}{more}; attempts: {fresh.attempts}, waited {fresh.waited:.1f} s{trace}")
+    return fresh

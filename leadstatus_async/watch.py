@@ -1,0 +1,63 @@
+"""Watching leads until they settle: poll, tell what changed, ask again only for the rest.
+
+Polls are `get_many` calls, so that pacing, retrying and outages are theirs. Which changes there are
+is decided by `changes`, a pure function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from leadstatus_async.errors import is_fatal
+from leadstatus_async.models import LeadFailure, LeadStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from leadstatus_async._engine import Engine
+    from leadstatus_async.campaign import Campaign
+
+Outcome = LeadStatus | LeadFailure
+
+
+def settled(status: LeadStatus) -> bool:
+    """Whether a lead needs no more asking: the default of `until`."""
+    return status.workflow_status.is_settled
+
+
+def changes(seen: dict[str, Any], outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return the outcomes that differ from what was last seen of their lead, and remember them.
+
+    Any field counts. A failure is the same as before if its class and message are.
+    """
+    fresh: list[Outcome] = []
+    for outcome in outcomes:
+        sight = outcome if isinstance(outcome, LeadStatus) else (type(outcome.error), str(outcome.error))
+        if seen.get(outcome.lead_id) != sight:
+            seen[outcome.lead_id] = sight
+            fresh.append(outcome)
+    return fresh
+
+
+async def poll(
+    campaign: Campaign,
+    engine: Engine,
+    lead_ids: Sequence[str],
+    interval: float,
+    until: Callable[[LeadStatus], object],
+) -> AsyncIterator[Outcome]:
+    """Yield changes until all of `lead_ids` satisfy `until`; arguments as for `Campaign.watch`."""
+    loop, seen, open_ids = asyncio.get_running_loop(), dict[str, Any](), list(lead_ids)
+    while open_ids:
+        started = loop.time()
+        result = await campaign.get_many(open_ids, on_error="collect")
+        if any(is_fatal(failure.error) for failure in result.failures):
+            result.raise_for_failures()
+        open_ids = [
+            outcome.lead_id for outcome in result if not (isinstance(outcome, LeadStatus) and until(outcome))
+        ]
+        for outcome in changes(seen, result):
+            yield outcome
+        if open_ids:
+            await engine.wait_closed(started + interval - loop.time())

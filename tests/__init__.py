@@ -1,0 +1,1 @@
+"""The tests. Those named `_functional` open sockets, all on loopback."""

@@ -1,0 +1,69 @@
+"""What all tests share: which event loop they run on, and sessions against the fake server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from leadstatus_async import LeadStatusSession, RetryPolicy
+from leadstatus_async.testing import FakeLeadStatusServer
+
+KEY = "sk_live_0123456789abcdefSECRET"
+
+if os.environ.get("LEADSTATUS_TEST_LOOP") == "uvloop":
+
+    def pytest_asyncio_loop_factories(config, item):
+        """Run every async test on uvloop."""
+        import uvloop
+
+        return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _no_key_in_the_environment(monkeypatch):
+    """Keep the developer's own key and base URL out of the tests."""
+    monkeypatch.delenv("SONARLY_API_KEY", raising=False)
+    monkeypatch.delenv("SONARLY_BASE_URL", raising=False)
+
+
+@pytest.fixture
+async def server():
+    """Give a fake server of its own to each test."""
+    async with FakeLeadStatusServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_session(server):
+    """Make sessions against `server`: no rate limit and short delays unless told otherwise."""
+    made = []
+
+    def make(**options):
+        options = {
+            "base_url": server.url,
+            "rate_limit": None,
+            "retry": RetryPolicy(base_delay=0.01, max_delay=0.05),
+        } | options
+        session = LeadStatusSession(KEY, **options)
+        made.append(session)
+        return session
+
+    yield make
+    for session in made:
+        await session.aclose()
+
+
+@pytest.fixture
+def campaign(make_session):
+    """Give a campaign of a session with default test options."""
+    return make_session().campaign("acc", "camp")
+
+
+@pytest.fixture
+async def nothing_left():
+    """Check that the test left no task of the library behind (f4)."""
+    yield
+    left = [task for task in asyncio.all_tasks() if "leadstatus_async/_" in repr(task.get_coro())]
+    assert not left

@@ -1,0 +1,314 @@
+"""What a call hands back, what it raises for failures, and how it is written out."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import pickle
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leadstatus_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BatchError,
+    DeadlineExceededError,
+    InvalidLeadIdError,
+    LeadStatusError,
+    MissingLeadError,
+    NotFoundError,
+    PermissionDeniedError,
+    ResponseDecodeError,
+    ServerError,
+    SessionClosedError,
+    UnexpectedStatusError,
+)
+from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
+from leadstatus_async.results import (
+    BatchResult,
+    BatchStats,
+    Plan,
+    Progress,
+    RateLimitState,
+    SessionStats,
+)
+
+PENDING, STOPPED = WorkflowStatus.PENDING, WorkflowStatus.STOPPED
+A = LeadStatus("a", PENDING, has_pending_approval=True)
+B = LeadStatus("b", STOPPED, "instance", "step, two", 'he said "no"\nthen left', False)  # noqa: FBT003
+FAILED = LeadFailure("x", MissingLeadError("no row", lead_ids=["x", "y"], trace_id="t9", attempts=2))
+FAILED_TOO = LeadFailure("y", FAILED.error)
+STATS = BatchStats(requests=3, retries=1, waited=0.5)
+MIXED = BatchResult([A, FAILED, B, A, FAILED_TOO, FAILED], STATS, ["t1", "t2"])
+CLEAN = BatchResult([A, B, A])
+COLUMNS = [
+    "lead_id",
+    "workflow_status",
+    "workflow_instance_id",
+    "latest_step",
+    "workflow_stop_reason",
+    "has_pending_approval",
+    "error",
+]
+
+
+def failures(*errors: LeadStatusError) -> BatchResult:
+    """Return a result of one answer and a failure for each error, under the IDs f0, f1..."""
+    return BatchResult([A, *(LeadFailure(f"f{number}", error) for number, error in enumerate(errors))])
+
+
+def test_is_a_sequence_of_positions():
+    """A result is a sequence in input order, with duplicates at each position."""
+    assert isinstance(MIXED, Sequence)
+    assert len(MIXED) == 6
+    assert list(MIXED) == [A, FAILED, B, A, FAILED_TOO, FAILED]
+    assert (MIXED[0], MIXED[-1], MIXED[1:3]) == (A, FAILED, [FAILED, B])
+    assert MIXED.index(B) == 2
+    assert MIXED.count(A) == 2
+    assert A in MIXED
+    with pytest.raises(IndexError):
+        MIXED[6]
+
+
+def test_views():
+    """The views: answers, failures, distinct failed IDs, outcome by ID, and counts of statuses only."""
+    assert MIXED.statuses == [A, B, A]
+    assert MIXED.failures == [FAILED, FAILED_TOO, FAILED]
+    assert MIXED.failed_ids == ["x", "y"]
+    assert MIXED.by_id == {"a": A, "b": B, "x": FAILED, "y": FAILED_TOO}
+    assert MIXED.counts == Counter({PENDING: 2, STOPPED: 1})
+    assert MIXED.trace_ids == ("t1", "t2")
+    assert MIXED.stats == STATS
+
+
+def test_empty():
+    """A result of nothing is falsy, has figures, and nothing to raise."""
+    empty = BatchResult([])
+    assert not empty
+    assert empty.stats == BatchStats(0, 0, 0, 0, 0, 0.0, 0.0)
+    assert (empty.by_id, empty.counts, empty.to_dicts(), empty.to_jsonl()) == ({}, {}, [], "")
+    assert empty.to_csv() == ",".join(COLUMNS) + "\n"
+    empty.raise_for_failures()
+
+
+def test_result_is_its_own():
+    """Changing the list that was given changes no result."""
+    given_list = [A, B]
+    result = BatchResult(given_list)
+    given_list.clear()
+    assert list(result) == [A, B]
+
+
+def test_equality():
+    """Equal outcomes and figures make equal results; anything else is not one; it has no hash."""
+    assert BatchResult([A, B], STATS) == BatchResult([A, B], STATS)
+    assert BatchResult([A, B]) != BatchResult([B, A])
+    assert BatchResult([A], STATS) != BatchResult([A])
+    assert BatchResult([A]) != [A]
+    with pytest.raises(TypeError):
+        hash(CLEAN)
+
+
+def test_repr_is_short():
+    """The repr tells how many, never which: logs hold no lead IDs."""
+    text = repr(MIXED)
+    assert text.startswith("<BatchResult of 6: 3 answered, 3 failed, BatchStats(requests=3")
+    assert "'a'" not in text
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+def test_survives_copying(way):
+    """A result survives worker queues with its figures, trace ids and errors."""
+    twin = way(MIXED)
+    assert twin.to_dicts() == MIXED.to_dicts()
+    assert (twin.stats, twin.trace_ids) == (MIXED.stats, MIXED.trace_ids)
+    assert vars(twin[1].error) == vars(FAILED.error)
+    assert way(CLEAN) == CLEAN
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [STATS, Progress(1, None, 0, 2, 0), Plan(1, 200, 0.0), SessionStats(leads=3), RateLimitState(10.0, 20.0)],
+    ids=lambda figures: type(figures).__name__,
+)
+def test_figures_are_frozen(figures):
+    """Snapshots cannot be changed, and pickle."""
+    with pytest.raises(AttributeError):
+        setattr(figures, type(figures).__struct_fields__[0], 9)
+    assert pickle.loads(pickle.dumps(figures)) == figures
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (BatchStats, "requests retries splits rate_limited foreign waited elapsed"),
+        (Progress, "done total failed requests retries"),
+        (Plan, "requests bytes seconds"),
+        (SessionStats, "requests retries splits rate_limited leads failures waited in_flight queued"),
+        (RateLimitState, "rate configured_rate ceiling paused_for reason"),
+    ],
+)
+def test_figures_are_designs(kind, fields):
+    """The figures have the names DESIGN gives them."""
+    assert list(kind.__struct_fields__) == fields.split()
+
+
+def test_rows_are_flat():
+    """One flat row per position: the fields of a status, and the error, null where there is a status."""
+    rows = MIXED.to_dicts()
+    assert len(rows) == len(MIXED)
+    assert all(list(row) == COLUMNS for row in rows)
+    assert rows[0] == {**A.to_dict(), "error": None}
+    assert rows[1] == {**dict.fromkeys(COLUMNS), "lead_id": "x", "error": "MissingLeadError: no row"}
+
+
+def test_jsonl_is_one_line_per_position():
+    """Each line is the JSON of one row, whatever characters it holds."""
+    odd = BatchResult(
+        [B, LeadFailure("line\u2028sep \ud83d 🙂", InvalidLeadIdError([(0, "\ud83d", "is bad")]))]
+    )
+    text = odd.to_jsonl()
+    assert text.endswith("\n")
+    assert text.encode()
+    assert [json.loads(line) for line in text.rstrip("\n").split("\n")] == odd.to_dicts()
+
+
+def test_csv_reads_back():
+    """CSV has a header, null as an empty field, lower-case booleans, and quotes what needs it."""
+    rows = list(csv.DictReader(io.StringIO(MIXED.to_csv(), newline="")))
+    assert list(rows[0]) == COLUMNS
+    assert rows == [
+        {
+            name: "" if value is None else str(value).lower() if isinstance(value, bool) else value
+            for name, value in row.items()
+        }
+        for row in MIXED.to_dicts()
+    ]
+    assert rows[0]["has_pending_approval"] == "true"
+    assert rows[2]["has_pending_approval"] == "false"
+    assert "\r" not in MIXED.to_csv()
+
+
+@given(st.lists(st.text(min_size=1), max_size=20))
+def test_every_id_can_be_written(texts):
+    """Whatever an ID or a step holds, all three ways of writing succeed, with a row per position."""
+    outcomes = [
+        LeadStatus(text, PENDING, latest_step=text)
+        if number % 2
+        else LeadFailure(text, InvalidLeadIdError([(number, text, "is bad")]))
+        for number, text in enumerate(texts)
+    ]
+    result = BatchResult(outcomes)
+    assert len(msgspec.json.decode(msgspec.json.encode(result.to_dicts()))) == len(texts)
+    assert result.to_jsonl().encode().count(b"\n") == len(texts)
+    assert len(list(csv.reader(io.StringIO(result.to_csv(), newline="")))) == len(texts) + 1
+
+
+def test_nothing_to_raise():
+    """A result without failures raises nothing."""
+    CLEAN.raise_for_failures()
+
+
+FATAL = [AuthenticationError(401), PermissionDeniedError(403), NotFoundError(404), UnexpectedStatusError(302)]
+CLOSED, LATE, OTHER = SessionClosedError("closed"), DeadlineExceededError("late"), ServerError(500)
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        *[([OTHER, LATE, CLOSED, fatal], fatal) for fatal in FATAL],
+        *[([fatal, OTHER], fatal) for fatal in FATAL],
+        ([OTHER, LATE, CLOSED], CLOSED),
+        ([OTHER, LATE], LATE),
+        ([LATE], LATE),
+    ],
+    ids=lambda value: "+".join(type(one).__name__ for one in value) if isinstance(value, list) else "",
+)
+def test_precedence(errors, raised):
+    """A fatal answer comes before a closed session, that before the deadline, and that before all else."""
+    result = failures(*errors)
+    with pytest.raises(type(raised)) as caught:
+        result.raise_for_failures()
+    error = caught.value
+    assert str(error) == str(raised)
+    assert error is not raised
+    assert error.result is result
+    assert error.lead_ids == (f"f{errors.index(raised)}",)
+    assert raised.result is None
+
+
+def test_fatal_error_concerns_the_leads_never_asked():
+    """The fatal error's own `lead_ids` are all the leads it is the outcome of, each once."""
+    fatal = AuthenticationError(401, lead_ids=["f1"])
+    result = BatchResult([A, *(LeadFailure(lead_id, fatal) for lead_id in ["f2", "f1", "f2"])])
+    with pytest.raises(AuthenticationError) as caught:
+        result.raise_for_failures()
+    assert caught.value.lead_ids == ("f2", "f1")
+
+
+def test_other_failures_are_grouped():
+    """Any other failure is a `BatchError`: one exception per class and message, with its leads."""
+    result = failures(
+        BadRequestError(400, None, "first"),
+        BadRequestError(400, None, "second"),
+        BadRequestError(400, None, "first"),
+        ServerError(400, None, "first"),
+        LeadStatusError("HTTP 400: first"),
+    )
+    with pytest.raises(BatchError) as caught:
+        result.raise_for_failures()
+    error = caught.value
+    assert error.result is result
+    assert [(type(one), str(one), one.lead_ids) for one in error.exceptions] == [
+        (BadRequestError, "HTTP 400: first", ("f0", "f2")),
+        (BadRequestError, "HTTP 400: second", ("f1",)),
+        (ServerError, "HTTP 400: first", ("f3",)),
+        (LeadStatusError, "HTTP 400: first", ("f4",)),
+    ]
+    assert error.message.startswith(
+        "5 of 6 leads failed (2 BadRequestError, 1 BadRequestError, 1 ServerError, ...)"
+    )
+    assert "campaign.retry" in error.message
+
+
+def test_few_kinds_are_all_told():
+    """Up to three kinds of failure are named without an ellipsis."""
+    with pytest.raises(
+        BatchError, match=r"1 of 2 leads failed \(1 ServerError\); the others are in \.result"
+    ):
+        failures(OTHER).raise_for_failures()
+
+
+def test_raised_errors_carry_notes_of_their_own():
+    """What is raised names the first leads, the attempts and the trace id; raising twice adds nothing twice."""
+    error = ResponseDecodeError("odd", trace_id="t7", attempts=3, waited=1.25)
+    error.add_note("the user's")
+    result = BatchResult([LeadFailure(lead_id, error) for lead_id in "pqrst"])
+    for _ in range(2):
+        with pytest.raises(BatchError) as caught:
+            result.raise_for_failures()
+        (inner,) = caught.value.exceptions
+        assert inner.__notes__ == [
+            "the user's",
+            "leads: 'p', 'q', 'r' and 2 more; attempts: 3, waited 1.2 s; trace id t7",
+        ]
+    assert error.__notes__ == ["the user's"]
+    with pytest.raises(DeadlineExceededError) as late:
+        failures(DeadlineExceededError("late")).raise_for_failures()
+    assert late.value.__notes__ == ["leads: 'f0'; attempts: 0, waited 0.0 s"]
+
+
+def test_cause_reaches_the_caller():
+    """The cause of a failure comes along when it is raised."""
+    broken = LeadStatusError("broken")
+    broken.__cause__ = OSError("redis")
+    with pytest.raises(BatchError) as caught:
+        failures(broken).raise_for_failures()
+    assert caught.value.exceptions[0].__cause__ is broken.__cause__

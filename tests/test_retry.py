@@ -1,0 +1,310 @@
+"""Whether and when a failed request goes out again: the table, the delays, the budget, the run of 429s."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from leadstatus_async._core.retry import (
+    Again,
+    Fail,
+    Rejected,
+    RetryBudget,
+    Stop,
+    Throttled,
+    ThrottleRun,
+    decide,
+    delay_of,
+    stated_pause,
+    unstated_pause,
+)
+from leadstatus_async._core.wire import Failure, Sort
+from leadstatus_async.errors import APIConnectionError, BadRequestError, RateLimitError, ServerError
+from leadstatus_async.policy import RetryPolicy
+
+POLICY = RetryPolicy()
+ONCE = RetryPolicy(max_attempts=1)
+ERRORS = {Sort.THROTTLED: RateLimitError(429), Sort.REFUSED: BadRequestError(400)}
+
+dice_ = st.floats(0, 1, exclude_max=True)
+attempts_ = st.integers(1, 10_000)
+policies = st.builds(
+    lambda base, more, stated: RetryPolicy(base_delay=base, max_delay=base + more, max_retry_after=stated),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+)
+
+
+def failure(sort=Sort.PASSING, stated=None, *, early=False, status=503):
+    """Return a failure as an attempt may end in one."""
+    return Failure(ERRORS.get(sort, ServerError(status)), sort, stated, early)
+
+
+def verdict(failed, policy=POLICY, **facts):
+    """Decide with the facts given, and unremarkable ones for the rest."""
+    usual = {"attempts": 1, "stale": False, "budget": RetryBudget(100), "remaining": None, "dice": 0.5}
+    return decide(failed, policy, **{**usual, **facts})
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (verdict(failure(Sort.FATAL)), Stop()),
+        (verdict(failure(Sort.FINAL)), Fail()),
+        (verdict(failure(Sort.REFUSED)), Rejected()),
+        (verdict(failure(Sort.OVERSIZE)), Rejected()),
+        (verdict(failure(Sort.REFUSED), attempts=99, budget=RetryBudget(0), remaining=0.0), Rejected()),
+        (verdict(failure(Sort.REFUSED), ONCE), Rejected()),
+        (verdict(failure()), Again(0.25)),
+        (verdict(failure(), attempts=2), Again(0.5)),
+        (verdict(failure(), attempts=4), Again(2.0)),
+        (verdict(failure(), attempts=5), Fail()),
+        (verdict(failure(), attempts=6), Fail()),
+        (verdict(failure(), ONCE), Fail()),
+        (verdict(failure(), budget=RetryBudget(0)), Fail()),
+        (verdict(failure(), budget=RetryBudget(0.9)), Fail()),
+        (verdict(failure(), dice=0.0), Again(0.0)),
+        (verdict(failure(stated=7.0), dice=0.0), Again(7.0)),
+        (verdict(failure(stated=7.0)), Again(7.35)),
+        (verdict(failure(stated=0.0), dice=0.0), Again(0.5)),
+        (verdict(failure(stated=120.0)), Again(120.0)),
+        (verdict(failure(stated=120.1)), Fail()),
+        (verdict(failure(early=True), stale=True), Again(0.0)),
+        (verdict(failure(early=True), stale=False), Again(0.25)),
+        (verdict(failure(early=False), stale=True), Again(0.25)),
+        (verdict(failure(early=True), stale=True, attempts=5), Fail()),
+        (verdict(failure(early=True), stale=True, budget=RetryBudget(0)), Fail()),
+        (verdict(failure(), remaining=0.3), Again(0.25)),
+        (verdict(failure(), remaining=0.25), Fail()),
+        (verdict(failure(stated=7.0), remaining=7.0), Fail()),
+        (verdict(failure(early=True), stale=True, remaining=0.001), Again(0.0)),
+        (verdict(failure(early=True), stale=True, remaining=0.0), Fail()),
+        (verdict(failure(Sort.THROTTLED)), Throttled()),
+        (verdict(failure(Sort.THROTTLED), attempts=99, budget=RetryBudget(0)), Throttled()),
+        (verdict(failure(Sort.THROTTLED), ONCE), Fail()),
+        (verdict(failure(Sort.THROTTLED, 120.0), dice=0.0), Throttled()),
+        (verdict(failure(Sort.THROTTLED, 121.0)), Fail()),
+        (verdict(failure(Sort.THROTTLED, 7.0), remaining=7.0), Fail()),
+        (verdict(failure(Sort.THROTTLED, 7.0), remaining=8.0), Throttled()),
+        (verdict(failure(Sort.THROTTLED), remaining=0.001), Throttled()),
+        (verdict(failure(Sort.THROTTLED, 0.0), remaining=0.001), Throttled()),
+    ],
+)
+def test_decide(case, expected):
+    """The table of DESIGN: what is final, cut, stopped, throttled or sent again, and after which delay."""
+    if isinstance(expected, Again):
+        assert isinstance(case, Again)
+        assert case.delay == pytest.approx(expected.delay)
+    else:
+        assert case == expected
+
+
+@pytest.mark.parametrize(
+    ("failed", "facts", "cost"),
+    [
+        (failure(), {}, 1),
+        (failure(early=True), {"stale": True}, 1),
+        (failure(), {"attempts": 5}, 0),
+        (failure(), {"remaining": 0.0}, 0),
+        (failure(stated=500.0), {}, 0),
+        (failure(Sort.THROTTLED), {}, 0),
+        (failure(Sort.REFUSED), {}, 0),
+        (failure(Sort.OVERSIZE), {}, 0),
+        (failure(Sort.FINAL), {}, 0),
+        (failure(Sort.FATAL), {}, 0),
+        (failure(status=500), {"attempts": 5, "divisible": True}, 1),
+    ],
+)
+def test_only_retries_cost_budget(failed, facts, cost):
+    """A retry costs 1; a 429, a split and whatever is not sent again cost nothing."""
+    budget = RetryBudget(10)
+    verdict(failed, budget=budget, **facts)
+    left = 0
+    while budget.spend():
+        left += 1
+    assert left == 10 - cost
+
+
+@pytest.mark.parametrize(
+    ("status", "facts", "expected"),
+    [
+        (500, {"attempts": 5, "divisible": True}, Rejected()),
+        (500, {"attempts": 5, "divisible": False}, Fail()),
+        (500, {"attempts": 5, "divisible": True, "budget": RetryBudget(0)}, Fail()),
+        (500, {"attempts": 4, "divisible": True}, Again(2.0)),
+        (502, {"attempts": 5, "divisible": True}, Fail()),
+        (503, {"attempts": 5, "divisible": True}, Fail()),
+        (504, {"attempts": 5, "divisible": True}, Fail()),
+    ],
+)
+def test_lasting_500_is_bisected(status, facts, expected):
+    """A 500 (not 502, 503, 504) that outlasts the attempts while others succeed is cut, within the budget."""
+    assert verdict(failure(status=status), **facts) == expected
+
+
+def test_lost_connection_is_not_bisected():
+    """An error without a status says nothing about the leads."""
+    lost = Failure(APIConnectionError("reset"), Sort.PASSING)
+    assert verdict(lost, attempts=5, divisible=True) == Fail()
+
+
+@given(policies, attempts_, dice_)
+@example(RetryPolicy(), 10_000, 0.999)
+def test_own_delay_stays_in_its_bounds(policy, attempts, dice):
+    """Our own back-off is full jitter below an exponential bound, itself capped."""
+    delay = delay_of(failure(), policy, attempts, dice)
+    assert 0 <= delay <= policy.max_delay
+    assert delay <= policy.base_delay * 2 ** min(attempts - 1, 900)
+    assert delay_of(failure(), policy, attempts, 0.0) == 0.0
+
+
+@given(policies, attempts_, dice_, st.floats(0, 1e6))
+def test_stated_delay_stays_in_its_bounds(policy, attempts, dice, stated):
+    """A stated delay is never early, at least `base_delay`, jitters only upward, and not past the cap."""
+    delay = delay_of(failure(stated=stated), policy, attempts, dice)
+    floor = max(stated, policy.base_delay)
+    assert delay == stated_pause(stated, policy, dice)
+    assert floor <= delay <= floor * 1.1 * (1 + 1e-12)
+    assert delay <= max(floor, policy.max_retry_after)
+
+
+@given(policies, attempts_, dice_)
+def test_unstated_pause_stays_in_its_bounds(policy, count, dice):
+    """A pause that nobody stated grows with the count, is capped, and never shorter than half of that."""
+    pause = unstated_pause(count, policy, dice)
+    bound = min(policy.max_delay, policy.base_delay * 2 ** min(count - 1, 60))
+    assert bound / 2 <= pause <= bound
+    assert unstated_pause(count, policy, 0.0) <= unstated_pause(count + 1, policy, 0.0)
+
+
+@given(
+    policies,
+    attempts_,
+    dice_,
+    st.none() | st.floats(0, 1e6),
+    st.none() | st.floats(0, 1e6),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_retry_is_within_every_bound(policy, attempts, dice, stated, remaining, early, stale):
+    """Whatever is sent again is sent before the deadline, below the cap, and not too often."""
+    failed = failure(stated=stated, early=early)
+    facts = {"attempts": attempts, "dice": dice, "remaining": remaining, "stale": stale}
+    chosen = verdict(failed, policy, **facts)
+    if not isinstance(chosen, Again):
+        assert chosen == Fail()
+        return
+    assert attempts < policy.max_attempts
+    assert remaining is None or chosen.delay < remaining
+    assert stated is None or stated <= policy.max_retry_after
+    assert stated is None or (early and stale) or chosen.delay >= stated
+
+
+@given(st.floats(0, 20), st.lists(st.booleans(), max_size=300))
+def test_budget_law(size, history):
+    """Retries never exceed the size plus a tenth of the successes, and are had as long as they do not."""
+    budget, retries, successes = RetryBudget(size), 0, 0
+    for success in history:
+        if success:
+            budget.earn()
+            successes += 1
+        else:
+            retries += budget.spend()
+        assert retries <= size + successes / 10 + 1e-9
+    if not any(history):
+        assert retries == min(len(history), int(size))
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_ten_successes_buy_a_retry(size):
+    """A success refills exactly a tenth: the tenth one buys a retry, the ninth does not; never above the size."""
+    budget = RetryBudget(size)
+    while budget.spend():
+        pass
+    for _ in range(3):
+        for _ in range(9):
+            budget.earn()
+            assert not budget.spend()
+        budget.earn()
+        assert budget.spend()
+    for _ in range(1000):
+        budget.earn()
+    assert [budget.spend() for _ in range(size + 1)] == [True] * size + [False]
+
+
+def test_run_of_429s_is_timed_from_its_first():
+    """Without stated pauses, the run's age is the time since its first 429; the caller compares it."""
+    run = ThrottleRun()
+    assert [run.note(now, now - 0.1, None) for now in (100.0, 101.0, 103.5, 160.5)] == [0.0, 1.0, 3.5, 60.5]
+
+
+@pytest.mark.parametrize("stated", [None, 0.0])
+def test_zero_states_no_pause(stated):
+    """A `Retry-After` of 0, in the past or unreadable excuses no time."""
+    run = ThrottleRun()
+    run.note(0.0, 0.0, stated)
+    assert run.note(61.0, 60.0, stated) == 61.0
+
+
+def test_stated_pauses_are_excused():
+    """Time that the server itself stated does not count, however long the run gets."""
+    run = ThrottleRun()
+    for number in range(50):
+        now = 31.0 * number
+        assert run.note(now, now, 30.0) == number
+
+
+def test_overlapping_pauses_are_excused_once():
+    """Sixteen 429s that state the same pause excuse it once, a longer one by what it is longer."""
+    run = ThrottleRun()
+    for _ in range(16):
+        run.note(0.0, -1.0, 10.0)
+    assert run.note(30.0, 29.0, None) == 20.0
+    run = ThrottleRun()
+    run.note(0.0, -1.0, 10.0)
+    run.note(5.0, -1.0, 10.0)
+    run.note(6.0, -1.0, 1.0)
+    assert run.note(30.0, 29.0, None) == 15.0
+
+
+def test_run_ends():
+    """Any other answer ends the run: the next one starts afresh, its own pauses excused."""
+    run = ThrottleRun()
+    run.note(0.0, 0.0, 100.0)
+    assert run.count == 1
+    run.end()
+    assert run.count == 0
+    assert run.note(50.0, 49.0, 30.0) == 0.0
+    assert run.note(90.0, 89.0, None) == 10.0
+
+
+def test_pauses_are_counted_once_each():
+    """Only a 429 of a request sent after the present pause began counts as another pause."""
+    run = ThrottleRun()
+    counts = []
+    for now, sent_at in [
+        (10.0, 9.0),
+        (10.1, 9.5),
+        (10.2, 9.9),
+        (12.0, 11.5),
+        (12.1, 11.6),
+        (12.2, 11.9),
+        (20.0, 12.0),
+    ]:
+        run.note(now, sent_at, None)
+        counts.append(run.count)
+    assert counts == [1, 1, 1, 2, 2, 2, 3]
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 50), st.floats(0, 1), st.none() | st.floats(0, 100)), max_size=40))
+def test_run_is_never_older_than_its_time(steps):
+    """The age beyond excuse never exceeds the time that passed, and never less what was stated in all."""
+    run, now, start, stated_in_all = ThrottleRun(), 0.0, None, 0.0
+    for step, back, stated in steps:
+        now += step
+        start = now if start is None else start
+        over = run.note(now, now - back, stated)
+        assert now - start - stated_in_all - 1e-6 <= over <= now - start + 1e-6
+        stated_in_all += stated or 0.0

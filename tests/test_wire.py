@@ -1,0 +1,476 @@
+"""What an answer says: status, headers and body bytes in, rows or a typed failure out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from leadstatus_async._core.wire import BadRow, Failure, Rows, Sort, decipher
+from leadstatus_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    LeadStatusError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    RequestTooLargeError,
+    ResponseDecodeError,
+    ServerError,
+    UnexpectedStatusError,
+    UpstreamError,
+)
+from leadstatus_async.models import LeadStatus, WorkflowStatus
+
+SAMPLES = Path(__file__).parent / "samples"
+TRACE = "507f1f77bcf86cd799439011"
+NO_HEADERS = CIMultiDict[str]()
+PENDING = WorkflowStatus.PENDING
+
+
+def sample(name: str) -> bytes:
+    """Return a reply as a server sent it."""
+    return (SAMPLES / name).read_bytes()
+
+
+def body(*items: object, **more: object) -> bytes:
+    """Return a 200 body with the rows given, and more or other fields of the envelope."""
+    return json.dumps(
+        {"success": True, "data": {"items": items}, "error": None, "traceId": "t", **more}
+    ).encode()
+
+
+def row(lead_id: object = "a", status: object = "pending", **more: object) -> dict[str, object]:
+    """Return a row of an answer."""
+    return {"leadId": lead_id, "workflowStatus": status, **more}
+
+
+def refused(status: int, content: bytes = b"", **headers: str) -> Failure:
+    """Decipher an answer that must be a failure."""
+    named = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
+    answer = decipher(status, named, content)
+    assert isinstance(answer, Failure)
+    assert answer.early is False
+    return answer
+
+
+def read(content: bytes) -> Rows:
+    """Decipher a 200 that must bring rows."""
+    answer = decipher(200, NO_HEADERS, content)
+    assert isinstance(answer, Rows)
+    assert not answer.clean or (
+        answer.unreadable == 0 and all(isinstance(one, LeadStatus) for one in answer.items)
+    )
+    return answer
+
+
+def test_documented_answer():
+    """The example of the reference is read field by field."""
+    rows = read(sample("200_documented.json"))
+    assert rows.items == [
+        LeadStatus(TRACE, PENDING, TRACE, "string", "CONTENT_DISCARDED", has_pending_approval=True)
+    ]
+    assert (rows.trace_id, rows.clean, rows.unreadable) == (TRACE, True, 0)
+
+
+def test_mixed_answer():
+    """Absent fields, a new status and new fields are fine; bad rows and nameless ones lose no neighbour."""
+    rows = read(sample("200_mixed.json"))
+    first, second, third, fourth, fifth = rows.items
+    assert first == LeadStatus(
+        "65a1f0c2e4b0a1d2c3e4f501",
+        WorkflowStatus.WAITING,
+        "65b2a1d3f5c1b2e3d4f5a601",
+        "email_2",
+        None,
+        False,  # noqa: FBT003
+    )
+    assert second == LeadStatus("65a1f0c2e4b0a1d2c3e4f502", WorkflowStatus.NOT_STARTED)
+    assert third == LeadStatus("65a1f0c2e4b0a1d2c3e4f503", WorkflowStatus("paused_by_owner"))
+    assert isinstance(fourth, BadRow)
+    assert fifth == LeadStatus("65015", WorkflowStatus.STOPPED, workflow_stop_reason="REPLIED ?")
+    assert (rows.trace_id, rows.clean, rows.unreadable) == ("65c3b2e4a6d2c3f4e5a6b701", False, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "kind", "sort", "code", "message"),
+    [
+        (400, "400.json", BadRequestError, Sort.REFUSED, "VALIDATION_ERROR", "leadIds is invalid"),
+        (401, "401.json", AuthenticationError, Sort.FATAL, "UNAUTHORIZED", "Invalid or missing API key"),
+        (403, "403.json", PermissionDeniedError, Sort.FATAL, "FORBIDDEN", "Missing required permission"),
+        (404, "404.json", NotFoundError, Sort.FATAL, "NOT_FOUND", "Campaign not found"),
+        (429, "429.json", RateLimitError, Sort.THROTTLED, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded"),
+        (500, "500.json", ServerError, Sort.PASSING, "INTERNAL_SERVER_ERROR", "Internal server error"),
+        (502, "502.json", UpstreamError, Sort.PASSING, "UPSTREAM_ERROR", "Upstream service error"),
+    ],
+)
+def test_documented_errors(status, name, kind, sort, code, message):
+    """Each documented status is an error of its class, with what the envelope says."""
+    failure = refused(status, sample(name))
+    error = failure.error
+    assert type(error) is kind
+    assert failure.sort is sort
+    assert failure.retry_after is None
+    assert (error.status, error.code, error.message, error.trace_id) == (status, code, message, TRACE)
+    assert error.details == json.loads(sample(name))["error"]["details"]
+    assert str(error).startswith(f"HTTP {status} {code}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "kind", "sort", "text"),
+    [
+        (
+            400,
+            "400_proxy.html",
+            BadRequestError,
+            Sort.OVERSIZE,
+            "400 The request could not be satisfied 400 ERROR The",
+        ),
+        (
+            414,
+            "414_proxy.html",
+            RequestTooLargeError,
+            Sort.OVERSIZE,
+            "414 Request-URI Too Large 414 Request-URI Too",
+        ),
+        (502, "502_proxy.html", UpstreamError, Sort.PASSING, "502 Bad Gateway 502 Bad Gateway edge/1.25"),
+    ],
+)
+def test_html_error_pages(status, name, kind, sort, text):
+    """HTML error pages keep their status and a short snippet: the words of the page, without its code."""
+    failure = refused(status, sample(name))
+    assert type(failure.error) is kind
+    assert failure.sort is sort
+    assert failure.error.message.startswith(text)
+    assert not any(code in failure.error.message for code in ("<", "{", "cookie"))
+    assert (failure.error.code, failure.error.trace_id, failure.error.details) == (None, None, None)
+    assert len(failure.error.message) <= 200
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "sort"),
+    [
+        (201, UnexpectedStatusError, Sort.FINAL),
+        (204, UnexpectedStatusError, Sort.FINAL),
+        (206, UnexpectedStatusError, Sort.FINAL),
+        (300, UnexpectedStatusError, Sort.FATAL),
+        (301, UnexpectedStatusError, Sort.FATAL),
+        (304, UnexpectedStatusError, Sort.FATAL),
+        (308, UnexpectedStatusError, Sort.FATAL),
+        (400, BadRequestError, Sort.OVERSIZE),
+        (402, UnexpectedStatusError, Sort.FINAL),
+        (405, UnexpectedStatusError, Sort.FINAL),
+        (408, UnexpectedStatusError, Sort.PASSING),
+        (413, RequestTooLargeError, Sort.OVERSIZE),
+        (414, RequestTooLargeError, Sort.OVERSIZE),
+        (418, UnexpectedStatusError, Sort.FINAL),
+        (429, RateLimitError, Sort.THROTTLED),
+        (431, RequestTooLargeError, Sort.OVERSIZE),
+        (500, ServerError, Sort.PASSING),
+        (501, ServerError, Sort.FINAL),
+        (502, UpstreamError, Sort.PASSING),
+        (503, ServerError, Sort.PASSING),
+        (504, ServerError, Sort.PASSING),
+        (505, ServerError, Sort.FINAL),
+        (599, ServerError, Sort.FINAL),
+        (600, UnexpectedStatusError, Sort.FINAL),
+        (999, UnexpectedStatusError, Sort.FINAL),
+    ],
+)
+def test_statuses_without_a_body(status, kind, sort):
+    """Any status makes the class and the sort that DESIGN gives it, even with an empty body."""
+    failure = refused(status)
+    assert type(failure.error) is kind
+    assert failure.sort is sort
+    assert (failure.error.status, failure.error.code, failure.error.message) == (status, None, "")
+
+
+@pytest.mark.parametrize(
+    ("content", "sort"),
+    [
+        (b'{"success": false, "error": {"code": "X", "message": "m"}}', Sort.REFUSED),
+        (b'{"error": {}}', Sort.REFUSED),
+        (b'\xef\xbb\xbf{"error": {"message": "with a BOM"}}', Sort.REFUSED),
+        (b'{"error": {"message": "half an emoji \\ud83d"}}', Sort.REFUSED),
+        (b'{"error": "Bad Request"}', Sort.OVERSIZE),
+        (b'{"message": "Bad Request"}', Sort.OVERSIZE),
+        (b'{"error": null}', Sort.OVERSIZE),
+        (b"[]", Sort.OVERSIZE),
+        (b"null", Sort.OVERSIZE),
+        (b"Bad Request", Sort.OVERSIZE),
+        (b"", Sort.OVERSIZE),
+        (b"\xff\xfe\x00", Sort.OVERSIZE),
+        (b'{"error": {"code": "X"', Sort.OVERSIZE),
+    ],
+)
+def test_a_400_is_ours_only_in_our_envelope(content, sort):
+    """A 400 that is not our JSON envelope comes from something in front, which found the request too long."""
+    assert refused(400, content).sort is sort
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (401, "API key was refused"),
+        (403, "campaigns:read"),
+        (404, "Check the account group ID"),
+        (302, "check base_url"),
+    ],
+)
+def test_advice(status, advice):
+    """What the user can do about it is said with the error."""
+    assert advice in str(refused(status).error)
+    assert advice not in str(refused(500).error)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize(
+    ("headers", "content", "seconds"),
+    [
+        ({}, b"", None),
+        ({"Retry_After": "7"}, b"", 7.0),
+        ({"retry_after": "0"}, b"", 0.0),
+        ({}, b'{"error": {"retry_after": 3}}', 3.0),
+        ({}, b'{"retry_after": 2.5, "error": {"code": "X"}}', 2.5),
+        ({"Retry_After": "soon"}, b"<html>", None),
+    ],
+    ids=["none", "header", "zero", "error", "top", "unreadable"],
+)
+def test_stated_pause(status, headers, content, seconds):
+    """What the server states is on the failure and on the user's error alike."""
+    failure = refused(status, content, **headers)
+    assert failure.retry_after == seconds
+    assert failure.error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "message", "details"),
+    [
+        (
+            {"code": 1234, "message": 5, "details": {"field": ["leadIds"]}},
+            "1234",
+            "5",
+            {"field": ["leadIds"]},
+        ),
+        ({"code": None, "message": None, "details": None}, None, None, None),
+        ({"code": True, "message": ["x"], "details": False}, None, None, False),
+    ],
+    ids=["numbers", "nulls", "others"],
+)
+def test_envelope_of_other_types(told, code, message, details):
+    """Code and message are text or nothing; details may be any JSON; a message always says something."""
+    content = json.dumps({"error": told, "traceId": 77}).encode()
+    error = refused(400, content).error
+    assert (error.code, error.details, error.trace_id) == (code, details, "77")
+    assert error.message == (message or content.decode()[:200])
+
+
+def test_success_false_in_a_200():
+    """A 200 that says it is none is an error with what the envelope says, and is not sent again (c10)."""
+    content = body(row(), success=False, data=None, error={"code": "C", "message": "m", "details": [1]})
+    failure = refused(200, content)
+    assert type(failure.error) is UnexpectedStatusError
+    assert failure.sort is Sort.FINAL
+    assert (failure.error.status, failure.error.code, failure.error.details) == (200, "C", [1])
+    assert failure.error.trace_id == "t"
+
+
+@pytest.mark.parametrize("success", [None, "true", 1, 0, "false"], ids=repr)
+def test_success_of_another_type(success):
+    """Only true is success."""
+    assert type(refused(200, body(row(), success=success)).error) is UnexpectedStatusError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"data": {"items": [row()]}}).encode(),
+        body(row(), unknown={"deep": [{"er": 1}]}),
+        body(row(unknown=[1, {"x": None}])),
+        body(row(), traceId={"odd": True}),
+        b"\xef\xbb\xbf" + body(row()),
+        b" \r\n\t" + body(row()) + b"\n",
+        body(row()).replace(b'"pending"', b'"x", "workflowStatus": "pending"'),
+        body(row()).decode().encode("utf-16"),
+    ],
+    ids=["bare", "more in envelope", "more in row", "odd trace id", "BOM", "spaces", "key twice", "utf-16"],
+)
+def test_tolerated_answers(content):
+    """What is odd but unmistakable is read: unknown fields, a BOM, keys given twice (c5)."""
+    assert read(content).items == [LeadStatus("a", PENDING)]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "the body is not JSON"),
+        (b"<html><title>Sign in</title></html>", "the body is not JSON"),
+        (b"\xff\xfe", "the body is not JSON"),
+        (body(row("x" * 50))[:-20], "the body is not JSON (Input data was truncated)"),
+        (body(row()).replace(b"pending", b"pend\xffing"), "the body is not JSON"),
+        (body(row()).replace(b'"t"', b"NaN"), "the body is not JSON"),
+        (body(row()).replace(b'"t"', b"1" * 5000), "the body is not JSON"),
+        (b'{"data":' + b"[" * 100_000, "the body is not JSON"),
+        (b"null", "no list data.items"),
+        (b"[]", "no list data.items"),
+        (b"5", "no list data.items"),
+        (body(row(), data=None), "no list data.items"),
+        (body(row(), data=[row()]), "no list data.items"),
+        (body(row(), data={}), "no list data.items"),
+        (body(row(), data={"items": None}), "no list data.items"),
+        (body(row(), data={"items": {"a": row()}}), "no list data.items"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_undecodable_answers(content, why):
+    """A 200 that is not what the API promises is a decode error, worth another try, and never "no leads"."""
+    failure = refused(200, content)
+    assert type(failure.error) is ResponseDecodeError
+    assert failure.sort is Sort.PASSING
+    assert failure.error.status == 200
+    assert why in str(failure.error)
+    assert f"{len(content)} bytes" in str(failure.error)
+    assert len(failure.error.snippet) <= 500
+    assert len(str(failure.error)) < 400
+
+
+def test_undecodable_json_names_no_lead():
+    """The text of an error has no lead IDs, which logs should not hold; the snippet has the beginning."""
+    error = refused(200, body(row("lead-7"))[:-3]).error
+    assert "lead-7" not in str(error)
+    assert "lead-7" in error.snippet
+    assert "Sign in" in str(refused(200, b"<html><body>Sign in</body></html>").error)
+
+
+def test_undecodable_answer_keeps_its_trace_id():
+    """The trace id of an answer without rows is not lost."""
+    assert refused(200, body(data=None)).error.trace_id == "t"
+
+
+@pytest.mark.parametrize(
+    ("bad", "wrong"),
+    [
+        (row("bad", None), "workflowStatus"),
+        (row("bad", 5), "workflowStatus"),
+        ({"leadId": "bad"}, "workflowStatus"),
+        (row("bad", latestStep=5), "latestStep"),
+        (row("bad", workflowInstanceId=["x"]), "workflowInstanceId"),
+        (row("bad", hasPendingApproval="yes"), "hasPendingApproval"),
+        (row("bad", workflowStopReason={"code": 1}), "workflowStopReason"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_malformed_row(bad, wrong):
+    """One malformed row is that lead's decode error, named, with trace id and snippet; the others are read."""
+    rows = read(body(row("a"), bad, row("c")))
+    assert [rows.items[0], rows.items[2]] == [LeadStatus("a", PENDING), LeadStatus("c", PENDING)]
+    assert isinstance(rows.items[1], BadRow)
+    error = rows.items[1].error
+    assert rows.items[1].lead_id == "bad"
+    assert error.lead_ids == ("bad",)
+    assert (error.status, error.trace_id) == (200, "t")
+    assert wrong in str(error)
+    assert "'bad'" in error.snippet
+    assert "bad" not in str(error)
+
+
+@pytest.mark.parametrize("item", [None, 5, "a", [], {}, row(None), row(True), row(1.5), row(["a"])], ids=repr)
+def test_nameless_row(item):
+    """A row that does not say whose it is is counted and loses no neighbour."""
+    rows = read(body(row("a"), item))
+    assert rows.items == [LeadStatus("a", PENDING)]
+    assert rows.unreadable == 1
+
+
+@pytest.mark.parametrize("lead_id", [0, 12, -3, 10**30], ids=str)
+def test_numeric_ids_are_read_as_their_digits(lead_id):
+    """A server that sends an ID as a number means its digits (c5)."""
+    assert read(body(row(lead_id))).items == [LeadStatus(str(lead_id), PENDING)]
+
+
+def test_empty_list_of_rows():
+    """An answer without rows is an answer; what is missing is told when rows meet leads."""
+    rows = read(body())
+    assert (rows.items, rows.clean) == ([], True)
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "x\udc00y", "\udc00\ud800"])
+def test_lone_surrogates_are_rescued(text):
+    """Text cut inside an emoji does not lose the body, and no surrogate gets into a result (c4)."""
+    rows = read(body(row("a", latestStep=text), row("b", latestStep="\U0001f642 kept")))
+    assert rows.items[0].latest_step == "".join("?" if "\ud800" <= one <= "\udfff" else one for one in text)
+    assert rows.items[1].latest_step == "\U0001f642 kept"
+    assert msgspec.json.encode(rows.items[0])
+
+
+json_ = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "success",
+                    "data",
+                    "items",
+                    "error",
+                    "traceId",
+                    "leadId",
+                    "workflowStatus",
+                    "code",
+                    "message",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+bodies = st.one_of(
+    st.binary(max_size=200),
+    json_.map(lambda value: json.dumps(value).encode()),
+    st.lists(json_, max_size=4).map(lambda items: body(*items)),
+)
+
+
+@given(status=st.integers(200, 600), content=bodies)
+def test_decipher_never_raises(status, content):
+    """Whatever comes, it is rows or a failure with a typed error whose text can be encoded."""
+    answer = decipher(status, NO_HEADERS, content)
+    if isinstance(answer, Failure):
+        assert isinstance(answer.error, LeadStatusError)
+        assert str(answer.error).encode()
+    else:
+        assert status == 200
+        for one in answer.items:
+            assert one.lead_id.encode()
+            assert isinstance(one, BadRow) or msgspec.json.encode(one)
+
+
+rows_ = st.lists(
+    st.builds(
+        LeadStatus,
+        st.text(min_size=1),
+        st.text().map(WorkflowStatus),
+        st.none() | st.text(),
+        st.none() | st.text(),
+        st.none() | st.text(),
+        st.none() | st.booleans(),
+    ),
+    max_size=10,
+)
+
+
+@given(rows=rows_)
+def test_strict_and_loose_reading_agree(rows):
+    """A good answer reads the same whether or not a bad row makes the slow way necessary."""
+    items = [json.loads(msgspec.json.encode(one)) for one in rows]
+    fast, slow = read(body(*items)), read(body(*items, None))
+    assert fast.items == slow.items == rows
+    assert (fast.clean, slow.clean, slow.unreadable) == (True, False, 1)

@@ -41,7 +41,13 @@ class Batch(Call):
     """A sealed set of leads, and the places that wait for each."""
 
     def __init__(
-        self, lobby: Lobby, waiting: dict[str, list[Place]], totals: Iterable[Tally], *, impatient: bool
+        self,
+        lobby: Lobby,
+        waiting: dict[str, list[Place]],
+        totals: Iterable[Tally],
+        *,
+        impatient: bool = False,
+        part: bool = False,
     ) -> None:
         engine = lobby.engine
         super().__init__(
@@ -55,6 +61,7 @@ class Batch(Call):
             impatient=impatient,
         )
         self.waiting = waiting
+        self.part = part
         self._lobby = lobby
 
     def leave(self, lead_id: str, place: Place) -> None:

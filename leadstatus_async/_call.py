@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from leadstatus_async._core.ledger import Ledger
@@ -47,6 +48,18 @@ class Tally:
         self.requests = self.retries = self.splits = self.rate_limited = 0
         self.foreign = self.leads = self.failures = 0
         self.waited = 0.0
+
+    def stats(self, elapsed: float) -> BatchStats:
+        """Return the figures of a call that has taken so many seconds."""
+        return BatchStats(
+            requests=self.requests,
+            retries=self.retries,
+            splits=self.splits,
+            rate_limited=self.rate_limited,
+            foreign=self.foreign,
+            waited=self.waited,
+            elapsed=elapsed,
+        )
 
 
 class Call:
@@ -98,15 +111,18 @@ class Call:
         self._last_permit = self.started
         self._in_flight: dict[Chunk, asyncio.Task[None]] = {}
         self._retries: dict[Chunk, asyncio.TimerHandle] = {}
+        self.ended: Callable[[Call], None] | None = None
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
 
     late = False  # what it sends is known before a permit is there
+    part = False  # it is a call of its own, not part of a stream
 
     async def run(self) -> None:
         """Send everything and wait for every outcome; on cancellation, leave nothing behind."""
         if self.deadline is not None:
             self._alarm = self.loop.call_at(self.deadline, self._too_late)
+        self.trim()
         self.advance()
         try:
             await self.done
@@ -178,6 +194,7 @@ class Call:
     def rejected(self, chunk: Chunk, failure: Failure) -> None:
         """Cut a chunk that was refused as it is, or end the call if nothing of it is ever accepted."""
         before = self.ledger.splits
+        chunk.ready_at = self.loop.time()
         self.ledger.rejected(chunk, failure)
         for tally in self.tallies:
             tally.splits += self.ledger.splits - before
@@ -193,6 +210,32 @@ class Call:
             self._retries[chunk] = self.loop.call_later(delay, self._due, chunk)
         else:
             self.ledger.retry(chunk)
+
+    def trim(self) -> None:
+        """Fail at once what no permit can come for before the deadline; the rest is asked (b11)."""
+        if self.deadline is None or self.done.done():
+            return
+        remaining = self.deadline - self.loop.time()
+        needed = self._permits.seconds_until(self.ledger.requests_left)
+        if needed <= remaining:
+            return
+        at_most = bisect_right(
+            range(self.ledger.requests_left),
+            remaining,
+            key=lambda sent: self._permits.seconds_until(sent + 1),
+        )
+        self.ledger.fail_beyond(
+            at_most,
+            DeadlineExceededError(
+                f"deadline={self._patience:g} s is too short: at the present rate the last request could go "
+                f"{needed:.1f} s from now",
+                needed=needed,
+                attempts=self.tally.requests,
+                waited=self.tally.waited,
+            ),
+        )
+        self.count()
+        self.advance()
 
     def throttled(self, chunk: Chunk) -> None:
         """Send a chunk again when the pause is over."""
@@ -227,16 +270,7 @@ class Call:
 
     def stats(self) -> BatchStats:
         """Return the figures of the call so far."""
-        tally = self.tally
-        return BatchStats(
-            requests=tally.requests,
-            retries=tally.retries,
-            splits=self.ledger.splits,
-            rate_limited=tally.rate_limited,
-            foreign=tally.foreign,
-            waited=tally.waited,
-            elapsed=self.loop.time() - self.started,
-        )
+        return self.tally.stats(self.loop.time() - self.started)
 
     def _due(self, chunk: Chunk) -> None:
         del self._retries[chunk]
@@ -274,6 +308,9 @@ class Call:
         self._permits.leave(self)
         if not self.done.done():
             self.done.set_result(None)
+        ended, self.ended = self.ended, None
+        if ended is not None:
+            ended(self)
 
     def count(self) -> None:
         """Carry what was settled into the figures, and report it."""

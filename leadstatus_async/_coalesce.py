@@ -59,7 +59,14 @@ class PendingGets(Lobby):
     """The gets of one campaign that no permit has been granted for yet."""
 
     async def get(self, lead_id: str, deadline: float | None) -> LeadStatus:
-        """Wait for the status of one lead."""
+        """Wait for the status of one lead; fail at once if no permit can come in time (b11)."""
+        needed = self.engine.permits.seconds_until(1)
+        if deadline is not None and needed > deadline:
+            raise DeadlineExceededError(
+                f"deadline={deadline:g} s is too short: the next request may go {needed:.1f} s from now",
+                lead_ids=[lead_id],
+                needed=needed,
+            )
         waiter = _Waiter(lead_id, self)
         self.waiting.setdefault(lead_id, []).append(waiter)
         loop = self.engine.loop

@@ -32,7 +32,6 @@ from leadstatus_async._transport import Received
 from leadstatus_async.errors import SessionClosedError, SessionLoopError, own_copy
 
 if TYPE_CHECKING:
-    from leadstatus_async._batch import Lobby
     from leadstatus_async._call import Call
     from leadstatus_async._coalesce import PendingGets
     from leadstatus_async._core.ledger import Chunk
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.policy import RetryPolicy
+    from leadstatus_async.stream import Flow
 
 
 class Engine:
@@ -50,7 +50,7 @@ class Engine:
     Attributes:
         closed: no new call may begin.
         calls: those under way.
-        lobbies: streams under way.
+        flows: streams under way.
         pending: gets that wait for a permit, by campaign.
         total: the session's running figures.
         in_flight: requests on the wire.
@@ -74,7 +74,7 @@ class Engine:
         self.concurrency = concurrency
         self.permits = Permits(limiter, concurrency, policy.max_retry_after, self._attempt, self._hold)
         self.calls: set[Call] = set()
-        self.lobbies: set[Lobby] = set()
+        self.flows: set[Flow] = set()
         self.pending: dict[str, PendingGets] = {}
         self.total = Tally()
         self.in_flight = 0
@@ -85,6 +85,7 @@ class Engine:
         self._outage = Outage(policy)
         self._patience: asyncio.TimerHandle | None = None
         self._last_failure = ""
+        self._answers = 0
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
     @property
@@ -134,15 +135,16 @@ class Engine:
 
     async def aclose(self, drain_timeout: float) -> None:
         """End all that is under way, and let go of every task and connection."""
+        if self._loop is not None:
+            self._check_loop()
         self.closed = True
         if self._loop is None:
             return
-        self._check_loop()
         self._closing.set()
         if drain_timeout:
             await self._drain(drain_timeout)
         error = SessionClosedError("the session was closed before this lead was answered")
-        for flow in list(self.lobbies):
+        for flow in list(self.flows):
             flow.stopped(own_copy(error))
         for gets in list(self.pending.values()):
             gets.turn_away(own_copy(error))
@@ -156,7 +158,7 @@ class Engine:
     def begin(self, call: Call) -> None:
         """Keep a call until its end."""
         self.calls.add(call)
-        call.done.add_done_callback(lambda _: self._over(call))
+        call.ended = self._over
 
     def forget(self, gets: PendingGets) -> None:
         """Let go of a pending set that nobody waits in."""
@@ -165,11 +167,14 @@ class Engine:
 
     def _waited_for(self) -> set[asyncio.Future[Any]]:
         gets = {future for pending in self.pending.values() for future in pending.futures()}
-        return {call.done for call in self.calls} | gets
+        return {call.done for call in self.calls} | gets | {flow.done for flow in self.flows}
 
     def _over(self, call: Call) -> None:
         self.calls.discard(call)
-        self.observer.batch_finished(call)
+        if not call.part:
+            self.observer.batch_finished(
+                call.endpoint, len(call.ledger.lead_ids), call.ledger.failed, call.stats()
+            )
 
     def turn_all_away(self, error: LeadStatusError) -> None:
         """Give up what waits, in every call: for a permit or in back-off; what is in flight may succeed."""
@@ -181,31 +186,35 @@ class Engine:
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - for the type checkers: only workers call this
         sent_at = call.departs(chunk, worker)
+        if chunk.answers_before is None:
+            chunk.answers_before = self._answers
         if self._outage.sent(chunk):
             self.observer.outage_started(self._last_failure)
         self.in_flight += 1
         try:
             outcome = await self.transport.send(chunk.target)
+            if call.returned(chunk):
+                self._settle(call, chunk, outcome, sent_at)
+                call.advance()
         except asyncio.CancelledError:
             self._outage.untold(call.loop.time(), chunk)
             self.observer.cut_off(call, chunk, call.loop.time() - sent_at)
             if call.returned(chunk):  # nobody here cut it
                 call.lost(chunk)
             raise
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
+            call.crash(bug)
         finally:
             self.in_flight -= 1
-        if call.returned(chunk):
-            try:
-                self._settle(call, chunk, outcome, sent_at)
-                call.advance()
-            except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
-                call.crash(bug)
 
     def _settle(self, call: Call, chunk: Chunk, outcome: Received | Failure, sent_at: float) -> None:
         now = call.loop.time()
         if isinstance(outcome, Received):
             self._observe(outcome, sent_at)
             answer = decipher(outcome.status, outcome.headers, outcome.body)
+            if isinstance(answer, Failure) or not answer.clean:
+                shown = self.transport.redacted(outcome.body)
+                answer = decipher(outcome.status, outcome.headers, shown)
         else:
             answer = outcome
         self.observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
@@ -214,6 +223,7 @@ class Engine:
             return
         self._alive(now)
         self._budget.earn()
+        self._answers += 1
         asked = call.ledger.lead_ids[chunk.start : chunk.stop]
         merged = merge(asked, answer, attempts=chunk.attempts, waited=chunk.waited)
         for tally in call.tallies:
@@ -259,6 +269,7 @@ class Engine:
             attempts=chunk.attempts,
             stale=stale,
             budget=self._budget,
+            divisible=len(chunk) > 1 and self._answers > (chunk.answers_before or 0),
             remaining=None if call.deadline is None else call.deadline - now,
             dice=self._dice.random(),
         )
@@ -300,6 +311,8 @@ class Engine:
         reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
         self.limiter.pause(seconds, reason)
         self.observer.paused(seconds, reason)
+        for call in list(self.calls):
+            call.trim()
 
     def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
         """Count a failure towards an outage; True if there is one, and the chunk waits for its end.

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from leadstatus_async._call import Call
     from leadstatus_async._core.ledger import Chunk
+    from leadstatus_async._core.plan import Endpoint
     from leadstatus_async._core.retry import Verdict
     from leadstatus_async._core.wire import Failure
     from leadstatus_async.events import Event
-    from leadstatus_async.results import RateLimitState
+    from leadstatus_async.results import BatchStats, RateLimitState
 
 logger = logging.getLogger("leadstatus_async")
 
@@ -101,14 +102,9 @@ class Observer:
         logger.warning("outage over after %.1f s: %s", seconds, how)
         self._emit(events.OutageEnded, seconds, answered)
 
-    def batch_finished(self, call: Call) -> None:
+    def batch_finished(self, where: Endpoint, leads: int, failures: int, stats: BatchStats) -> None:
         """Tell what a call cost."""
-        if self._callback is not None:
-            where, ledger = call.endpoint, call.ledger
-            leads = len(ledger.lead_ids)
-            self._emit(
-                events.BatchFinished, where.account, where.campaign, leads, ledger.failed, call.stats()
-            )
+        self._emit(events.BatchFinished, where.account, where.campaign, leads, failures, stats)
 
     def _attempt(
         self,

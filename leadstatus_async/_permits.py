@@ -14,6 +14,7 @@ import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 from leadstatus_async.errors import LeadStatusError, LimiterError, RateLimitError, own_copy
+from leadstatus_async.limiter import seconds_until
 
 if TYPE_CHECKING:
     import contextvars
@@ -89,6 +90,14 @@ class Permits:
     def queued(self) -> int:
         """How many entries wait for a permit."""
         return len(self._queue)
+
+    def seconds_until(self, requests: int) -> float:
+        """Return the seconds until the last of so many requests could go at the earliest; 0.0 for none.
+
+        The token that is waited for already may be the first of them.
+        """
+        ahead = requests - 1 - (self._standing is not None)
+        return seconds_until(self._limiter, ahead) if ahead >= 0 else 0.0
 
     def stand(self, entry: Entry, *, first: bool = False) -> None:
         """Queue an entry that has something to send; it keeps its turn if it stands already.

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from leadstatus_async._settings import Proxy, Secret
 
 CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
+_KEY_LENGTH = 8
 _TLS = (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
-_OURS_TO_MAP = (aiohttp.ClientError, OSError)  # TimeoutError is an OSError
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class Transport:
         started = [False]
         try:
             return await self._exchange(self._session, target, started)
-        except _OURS_TO_MAP as caught:
+        except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, answered=started[0], seconds=self._seconds, origin=self._origin)
 
     async def aclose(self) -> None:
@@ -142,7 +142,7 @@ class Transport:
         if not whole and status == 200:
             message = f"the body is larger than max_response_bytes ({self._max_bytes} bytes, decompressed)"
             return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
-        return Received(status, headers, self._redacted(body))
+        return Received(status, headers, body)
 
     def _options(self) -> dict[str, Any]:
         """Return what overrides all that a borrowed session may have set (a16); never kept, for the key."""
@@ -160,7 +160,10 @@ class Transport:
             if self._proxy.credentials is not None:
                 user, password = self._proxy.credentials
                 basic = aiohttp.encode_basic_auth(user, password.reveal())
-                options["proxy_headers"] = {"Proxy-Authorization": basic}
+                # aiohttp gives proxy_headers to the CONNECT of https only; plain http needs them itself.
+                tunnelled = self._origin.startswith("https:")
+                where = options.setdefault("proxy_headers", {}) if tunnelled else options["headers"]
+                where["Proxy-Authorization"] = basic
         return options
 
     async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
@@ -178,10 +181,13 @@ class Transport:
                 return b"".join(pieces)[: self._max_bytes], False
         return b"".join(pieces), True
 
-    def _redacted(self, body: bytes) -> bytes:
-        """Take the key out of a body that echoes it, as the error pages of debugging proxies do."""
+    def redacted(self, body: bytes) -> bytes:
+        """Take the key out of a body whose text will be shown: debugging proxies echo what they were sent.
+
+        Keys too short to be real ones stay: they would be found in innocent words.
+        """
         key = self._key.reveal().encode()
-        return body.replace(key, b"[redacted]") if key in body else body
+        return body.replace(key, b"[redacted]") if len(key) >= _KEY_LENGTH and key in body else body
 
 
 def _failure(  # noqa: PLR0911 - a table of cases
@@ -202,8 +208,9 @@ def _failure(  # noqa: PLR0911 - a table of cases
     if isinstance(caught, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not answered:
         message = "the server closed the connection without an answer"
         return Failure(APIConnectionError(message), Sort.PASSING, early=True)
-    if isinstance(caught, aiohttp.InvalidURL):
-        return Failure(APIConnectionError(f"aiohttp refuses the URL at {origin}"), Sort.FINAL)
+    if not isinstance(caught, aiohttp.ClientError | OSError) or isinstance(caught, aiohttp.InvalidURL):
+        message = f"aiohttp, or a hook of the lent session, raised {type(caught).__name__}"
+        return Failure(APIConnectionError(message), Sort.FINAL)
     what = "the answer was cut off" if answered else "the answer is no valid HTTP"
     return Failure(APIConnectionError(f"{what} ({type(caught).__name__})"), Sort.PASSING)
 

@@ -6,8 +6,7 @@ from the caller's list to distinct IDs, and from their outcomes back to the call
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from leadstatus_async._call import Call, Reporter
@@ -16,9 +15,9 @@ from leadstatus_async._core.ids import BadId, bad_lead_ids
 from leadstatus_async._core.plan import plan_chunks
 from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
-from leadstatus_async.limiter import TokenBucketLimiter
+from leadstatus_async.limiter import seconds_until
 from leadstatus_async.models import LeadFailure, LeadStatus
-from leadstatus_async.policy import require_number, require_whole
+from leadstatus_async.policy import require_callback, require_number, require_whole
 from leadstatus_async.results import BatchResult, Plan, Progress
 from leadstatus_async.stream import Flow, StatusStream
 from leadstatus_async.watch import poll, settled
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from leadstatus_async._core.plan import Endpoint
     from leadstatus_async._engine import Engine
-    from leadstatus_async.limiter import Limiter
 
 OnError = Literal["raise", "collect"]
 
@@ -195,7 +193,7 @@ class Campaign:
         *,
         interval: float,
         until: Callable[[LeadStatus], object] | None = None,
-    ) -> AsyncIterator[LeadStatus | LeadFailure]:
+    ) -> AsyncGenerator[LeadStatus | LeadFailure, None]:
         """Yield the first status of each lead, then each change of any field, until all are settled.
 
         A lead whose poll failed is yielded as `LeadFailure`, once per change, and asked again; a fatal
@@ -213,8 +211,8 @@ class Campaign:
             SessionClosedError, SessionLoopError: as `get_many`.
         """
         require_number("interval", interval, above=True)
-        if until is not None and (not callable(until) or inspect.iscoroutinefunction(until)):
-            raise ConfigurationError(f"until must be a plain function of one LeadStatus, not {until!r:.100}")
+        if until is not None:
+            require_callback("until", until, "one LeadStatus")
         self._engine.enter()
         ids = self._checked(lead_ids)
         return poll(self, self._engine, ids, interval, settled if until is None else until)
@@ -284,7 +282,7 @@ class Campaign:
         distinct = self._checked(lead_ids)
         engine = self._engine
         sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, engine.limits)]
-        seconds = _seconds_until(engine.limiter, len(sizes) - 1) if sizes else 0.0
+        seconds = seconds_until(engine.limiter, len(sizes) - 1) if sizes else 0.0
         return Plan(requests=len(sizes), bytes=sum(sizes), seconds=seconds)
 
     def _checked(self, lead_ids: Iterable[str]) -> list[str]:
@@ -329,13 +327,5 @@ def _check_options(on_error: object, deadline: object, progress: object) -> None
         raise ConfigurationError(f'on_error must be "raise" or "collect", not {on_error!r:.100}')
     if deadline is not None:
         require_number("deadline", deadline, above=True)
-    if progress is not None and (not callable(progress) or inspect.iscoroutinefunction(progress)):
-        raise ConfigurationError(f"progress must be a plain function of one Progress, not {progress!r:.100}")
-
-
-def _seconds_until(limiter: Limiter, ahead: int) -> float:
-    """Return the seconds until the limiter lets the one behind `ahead` others go."""
-    if isinstance(limiter, TokenBucketLimiter):
-        return limiter.wait_time(ahead)
-    rate = limiter.state.rate
-    return limiter.wait_time() + (ahead / rate if rate else 0.0)
+    if progress is not None:
+        require_callback("progress", progress, "one Progress")

@@ -91,7 +91,15 @@ class OutageEnded(msgspec.Struct, frozen=True):
 
 
 class BatchFinished(msgspec.Struct, frozen=True):
-    """A call is over: how many positions it had distinct leads for, how many failed, and what it cost."""
+    """A call is over: `get_many`, `retry`, one poll of `watch`, a stream, or a batch that gets shared.
+
+    Attributes:
+        account: account group ID.
+        campaign: campaign ID.
+        leads: how many leads were asked for; of a stream, how many were read.
+        failures: how many of them failed.
+        stats: what it cost.
+    """
 
     account: str
     campaign: str

@@ -145,7 +145,10 @@ class TokenBucketLimiter:
         Args:
             ahead: others that come before it, besides those who wait already.
         """
-        now = self._bound().time()
+        try:
+            now = self._bound().time()
+        except RuntimeError:  # planned outside an event loop: nothing has been used yet, or all is over
+            return max([0.0, *(Bucket(limit).wait(0.0, ahead) for limit in self._limits)])
         behind = ahead + len(self._waiters)
         pause = max(0.0, self._paused_until - now)
         return max(
@@ -243,6 +246,14 @@ class TokenBucketLimiter:
         )
 
 
+def seconds_until(limiter: Limiter, ahead: int) -> float:
+    """Return the seconds until the limiter lets the one behind `ahead` others go."""
+    if isinstance(limiter, TokenBucketLimiter):
+        return limiter.wait_time(ahead)
+    rate = limiter.state.rate
+    return limiter.wait_time() + (ahead / rate if rate else 0.0)
+
+
 class _Waiter:
     __slots__ = ("future", "max_pause")
 
@@ -278,13 +289,15 @@ class Bucket:
     def wait(self, now: float, ahead: int = 0) -> float:
         """Return the seconds until a token is there for whoever has `ahead` others before it."""
         bucket = self._bucket
-        bucket.has_capacity(0)  # settles the level
+        if bucket._level:  # noqa: SLF001
+            bucket.has_capacity(0)  # settles the level
         missing = bucket._level + 1 + ahead - bucket.max_rate  # noqa: SLF001
         wait = missing / bucket._rate_per_sec if missing > 1e-9 else 0.0  # noqa: SLF001
         return max(wait, self._window_wait(now, ahead)) if self._window else wait
 
     def take(self, now: float) -> None:
         """Use a token, which `wait` said is there."""
+        self._bucket.has_capacity(0)  # settles the level
         self._bucket._level += 1  # noqa: SLF001
         if self._window:
             self._grants.append(now)

@@ -6,6 +6,7 @@ Data only: no I/O, no clock, no randomness. All times are seconds as float. Bad 
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 
@@ -44,6 +45,17 @@ def require_whole(name: str, value: object, *, least: int = 1, most: float = mat
             f"{name} must be a whole number of at least {least}{top}, not {value!r:.100}"
         )
     return value
+
+
+def require_callback(name: str, value: object, of: str) -> None:
+    """Refuse what cannot be called back: no callable, or one whose coroutine nobody would await.
+
+    Raises:
+        ConfigurationError: naming the option and `of` what it is a function.
+    """
+    called = value if inspect.isroutine(value) else getattr(value, "__call__", None)  # noqa: B004
+    if not callable(value) or inspect.iscoroutinefunction(called):
+        raise ConfigurationError(f"{name} must be a plain function of {of}, not {value!r:.100}")
 
 
 class RateLimit(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ and ends promptly: whoever still waits when it is closed learns so by `SessionCl
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -28,7 +27,7 @@ from leadstatus_async._transport import Transport
 from leadstatus_async.campaign import Campaign
 from leadstatus_async.errors import ConfigurationError
 from leadstatus_async.limiter import Limiter, TokenBucketLimiter
-from leadstatus_async.policy import RateLimit, RetryPolicy, require_number, require_whole
+from leadstatus_async.policy import RateLimit, RetryPolicy, require_callback, require_number, require_whole
 from leadstatus_async.results import RateLimitState, SessionStats
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ class LeadStatusSession:
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
         key = checked_key(api_key)
+        if on_event is not None:
+            require_callback("on_event", on_event, "one event")
         self._base_url = checked_base_url(
             base_url, allow_insecure=_checked_flag("allow_insecure", allow_insecure)
         )
@@ -122,7 +123,7 @@ class LeadStatusSession:
             limits,
             retry,
             require_whole("concurrency", concurrency),
-            Observer(_checked_callback(on_event)),
+            Observer(on_event),
         )
         self._settings = f"concurrency={concurrency}, chunk_size={chunk_size}, timeout={timeout:g}"
 
@@ -136,7 +137,13 @@ class LeadStatusSession:
         account = checked_path_id("account_group_id", account_group_id)
         campaign = checked_path_id("campaign_id", campaign_id)
         where = endpoint(self._base_url.raw_path.rstrip("/"), account, campaign, self._format)
-        return Campaign(self._engine, where, self._max_url_bytes - len(where.prefix))
+        room = self._max_url_bytes - len(where.prefix)
+        if room < 1:
+            raise ConfigurationError(
+                f"max_url_bytes={self._max_url_bytes} leaves no room for a lead ID after {len(where.prefix)} "
+                "bytes of path; raise it"
+            )
+        return Campaign(self._engine, where, room)
 
     @property
     def limiter(self) -> Limiter:
@@ -233,12 +240,6 @@ def _checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, not {value!r:.100}")
     return value
-
-
-def _checked_callback(value: object) -> Callable[[Event], object] | None:
-    if value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
-        raise ConfigurationError(f"on_event must be a plain function of one event, not {value!r:.100}")
-    return cast("Callable[[Event], object] | None", value)
 
 
 def _checked_http_session(value: object) -> aiohttp.ClientSession | None:

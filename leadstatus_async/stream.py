@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from leadstatus_async._call import Reporter
     from leadstatus_async._core.plan import Endpoint
     from leadstatus_async._engine import Engine
+    from leadstatus_async.results import BatchStats
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
@@ -55,6 +56,9 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
             self._flow.left = LeadStatusError(
                 "this stream was cancelled while it was waited for; make a new one"
             )
+            await self.aclose()
+            raise
+        except Exception:
             await self.aclose()
             raise
         if outcome is None:
@@ -139,6 +143,8 @@ class Flow(Lobby):
         self._patience = deadline
         self._reporter = reporter
         self._tally = Tally()
+        self._started = 0.0
+        self.done: asyncio.Future[None] = engine.loop.create_future()
         self._slots: deque[_Slot] = deque()  # to be yielded: in input order, or as they came
         self._read = self._held = 0  # leads ever read; leads read and not yet yielded
         self._failed = self._settled = 0
@@ -160,7 +166,7 @@ class Flow(Lobby):
         """
         if self.left is not None:
             raise self.left
-        if self not in self.engine.lobbies and not self._closed:
+        if self not in self.engine.flows and not self._closed:
             self._begin()
         while True:
             if isinstance(self._source, Iterator):
@@ -180,7 +186,8 @@ class Flow(Lobby):
 
     def _begin(self) -> None:
         self._enter()
-        self.engine.lobbies.add(self)
+        self._started = self.engine.loop.time()
+        self.engine.flows.add(self)
         if self._patience is not None:
             self._alarm = self.engine.loop.call_later(self._patience, self._too_late)
         if not isinstance(self._source, Iterator):
@@ -201,7 +208,10 @@ class Flow(Lobby):
         if self._closed or self.engine.loop.is_closed():
             return
         self._closed = True
-        self.engine.lobbies.discard(self)
+        if self in self.engine.flows:
+            self.engine.flows.discard(self)
+            self.engine.observer.batch_finished(self.endpoint, self._read, self._failed, self._stats())
+        _wake(self.done)
         self.waiting.clear()
         self.engine.permits.leave(self)
         for batch in list(self._batches):
@@ -278,7 +288,7 @@ class Flow(Lobby):
 
     def seal(self, sealed: dict[str, list[Place]]) -> Batch:
         """Make a batch of what was taken."""
-        batch = Batch(self, sealed, (self._tally, self.engine.total), impatient=False)
+        batch = Batch(self, sealed, (self._tally, self.engine.total), part=True)
         self._batches.add(batch)
         batch.done.add_done_callback(lambda _: self._batches.discard(batch))
         return batch
@@ -324,6 +334,9 @@ class Flow(Lobby):
     def _stand(self) -> None:
         if self.sendable and not self._closed:
             self.engine.permits.stand(self)
+
+    def _stats(self) -> BatchStats:
+        return self._tally.stats(self.engine.loop.time() - self._started)
 
     def _too_late(self) -> None:
         waiting = self._read - self._settled

@@ -13,7 +13,7 @@ from leadstatus_async.errors import is_fatal
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from leadstatus_async._engine import Engine
     from leadstatus_async.campaign import Campaign
@@ -46,7 +46,7 @@ async def poll(
     lead_ids: Sequence[str],
     interval: float,
     until: Callable[[LeadStatus], object],
-) -> AsyncIterator[Outcome]:
+) -> AsyncGenerator[Outcome, None]:
     """Yield changes until all of `lead_ids` satisfy `until`; arguments as for `Campaign.watch`."""
     loop, seen, open_ids = asyncio.get_running_loop(), dict[str, Any](), list(lead_ids)
     while open_ids:

@@ -205,7 +205,7 @@ class Driver:
 
 
 def mishaps(driver: Driver, chunk: Chunk) -> bool:
-    """Let one request in three fail, be throttled, retried at once, first, or after a back-off; or turn all away."""
+    """Let one request in three fail, be retried at once, first or later, be cut, or see all turned away."""
     match driver.dice.randrange(24):
         case 0:
             driver.ledger.fail(chunk, ServerError(500))
@@ -240,7 +240,7 @@ dice_ = st.randoms(use_true_random=False)
 
 @given(servers, shapes, dice_)
 def test_every_lead_is_settled_as_the_server_has_it(server, shape, dice):
-    """Whatever order answers come in, every good lead is answered, every bad one fails, and limits are learned."""
+    """In any order of answers, good leads are answered, bad ones fail, and limits are learned."""
     count, chunk_size, room, concurrency = shape
     ledger, limits = open_ledger(count, chunk_size, PREFIX + room)
     driver = Driver(ledger, limits, server, dice, concurrency)
@@ -255,7 +255,7 @@ def test_every_lead_is_settled_as_the_server_has_it(server, shape, dice):
 @settings(max_examples=300)
 @given(servers, shapes, dice_)
 def test_no_lead_is_lost_in_any_mishap(server, shape, dice):
-    """Failures, retries, throttling, splits by 500 and turn-aways at any moment settle each lead exactly once."""
+    """Failures, retries, splits and turn-aways at any moment settle each lead exactly once."""
     count, chunk_size, room, concurrency = shape
     ledger, limits = open_ledger(count, chunk_size, PREFIX + room)
     Driver(ledger, limits, server, dice, concurrency).run(mishaps)
@@ -324,7 +324,7 @@ def test_nothing_to_ask():
 
 
 def test_fresh_chunks_are_planned_when_taken():
-    """Each chunk goes by the limits of its moment, with its target, in order, and was ready from the start."""
+    """Each chunk goes by the limits of its moment, in order, and was ready from the start."""
     limits = Limits(4, 4000)
     ledger = Ledger(names(9), WHERE, limits, 7.5)
     first = take(ledger)
@@ -533,7 +533,7 @@ def test_refused_half_goes_before_other_chunks():
 
 
 def test_refused_for_its_size():
-    """A 413, 414, 431 or foreign 400: `max_url_bytes` becomes half the refused target, and it is planned anew."""
+    """Refused for its size: `max_url_bytes` becomes half the refused target, and it is planned anew."""
     ledger, limits = open_ledger(100)
     chunk = take(ledger)
     refuse(ledger, chunk, TOO_LONG)
@@ -697,6 +697,22 @@ def test_spared_half_teaches_nothing():
     answer(ledger, first)
     answer(ledger, second)
     assert (ledger.open, limits.chunk_size) == (0, 2)
+
+
+def test_spared_halves_close_nobody_elses_bisection():
+    """Both halves of a bisection that was turned away succeed: nothing is learned, and others still wait."""
+    ledger, limits = open_ledger(24, 8)
+    first, second, third = (take(ledger) for _ in range(3))
+    refuse(ledger, first)
+    halves = [take(ledger), take(ledger)]
+    ledger.fail_rest(LeadStatusError("away"), spare=[*halves, second, third])
+    refuse(ledger, second)
+    refuse(ledger, third)
+    for half in halves:
+        answer(ledger, half)
+    assert (limits.chunk_size, ledger.splits) == (8, 2)
+    assert spans([take(ledger), take(ledger)]) == [(8, 12), (12, 16)]
+    assert ledger.take() is None
 
 
 def test_lasting_500_is_cut_without_a_lesson():

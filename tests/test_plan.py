@@ -70,7 +70,7 @@ def test_target_is_sent_as_counted(where, lead_ids):
 @FORMATS
 @given(lead_ids=lists_, chunk_size=st.integers(1, 20), room=st.integers(-20, 120))
 def test_planning_loses_nothing(where, lead_ids, chunk_size, room):
-    """Planning loses, adds and reorders nothing, keeps both bounds, and leaves no chunk smaller than need be."""
+    """Planning loses, adds and reorders nothing, keeps both bounds, and fills each chunk."""
     limits = Limits(chunk_size, len(PREFIX) + room)
     chunks = list(plan_chunks(lead_ids, where, limits))
     assert [lead_id for start, stop, _ in chunks for lead_id in lead_ids[start:stop]] == lead_ids

@@ -42,7 +42,7 @@ from leadstatus_async.results import (
 
 PENDING, STOPPED = WorkflowStatus.PENDING, WorkflowStatus.STOPPED
 A = LeadStatus("a", PENDING, has_pending_approval=True)
-B = LeadStatus("b", STOPPED, "instance", "step, two", 'he said "no"\nthen left', False)  # noqa: FBT003
+B = LeadStatus("b", STOPPED, "instance", "step, two", 'he said "no"\nthen left', False)
 FAILED = LeadFailure("x", MissingLeadError("no row", lead_ids=["x", "y"], trace_id="t9", attempts=2))
 FAILED_TOO = LeadFailure("y", FAILED.error)
 STATS = BatchStats(requests=3, retries=1, waited=0.5)
@@ -287,7 +287,7 @@ def test_few_kinds_are_all_told():
 
 
 def test_raised_errors_carry_notes_of_their_own():
-    """What is raised names the first leads, the attempts and the trace id; raising twice adds nothing twice."""
+    """What is raised names the first leads, attempts and trace id; raising twice adds nothing twice."""
     error = ResponseDecodeError("odd", trace_id="t7", attempts=3, waited=1.25)
     error.add_note("the user's")
     result = BatchResult([LeadFailure(lead_id, error) for lead_id in "pqrst"])

@@ -219,7 +219,7 @@ def test_budget_law(size, history):
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_ten_successes_buy_a_retry(size):
-    """A success refills exactly a tenth: the tenth one buys a retry, the ninth does not; never above the size."""
+    """A success refills exactly a tenth: the tenth buys a retry, the ninth does not; never above the size."""
     budget = RetryBudget(size)
     while budget.spend():
         pass

@@ -88,7 +88,7 @@ def test_mixed_answer():
         "65b2a1d3f5c1b2e3d4f5a601",
         "email_2",
         None,
-        False,  # noqa: FBT003
+        False,
     )
     assert second == LeadStatus("65a1f0c2e4b0a1d2c3e4f502", WorkflowStatus.NOT_STARTED)
     assert third == LeadStatus("65a1f0c2e4b0a1d2c3e4f503", WorkflowStatus("paused_by_owner"))
@@ -347,6 +347,12 @@ def test_undecodable_json_names_no_lead():
     assert "Sign in" in str(refused(200, b"<html><body>Sign in</body></html>").error)
 
 
+def test_snippet_is_one_line_of_text():
+    """A snippet has no BOM, no line breaks and no bytes that are no text, and is cut short."""
+    assert refused(502, b"\xef\xbb\xbf<h1>Bad\r\n  gateway \xff</h1>").error.message == "Bad gateway \ufffd"
+    assert refused(200, b"x" * 100_000).error.snippet == "x" * 500
+
+
 def test_undecodable_answer_keeps_its_trace_id():
     """The trace id of an answer without rows is not lost."""
     assert refused(200, body(data=None)).error.trace_id == "t"
@@ -366,7 +372,7 @@ def test_undecodable_answer_keeps_its_trace_id():
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_malformed_row(bad, wrong):
-    """One malformed row is that lead's decode error, named, with trace id and snippet; the others are read."""
+    """One malformed row is that lead's decode error, with trace id and snippet; the others are read."""
     rows = read(body(row("a"), bad, row("c")))
     assert [rows.items[0], rows.items[2]] == [LeadStatus("a", PENDING), LeadStatus("c", PENDING)]
     assert isinstance(rows.items[1], BadRow)

@@ -1,38 +1,67 @@
-"""What an answer says about waiting: `Retry-After` in its dialects, and the rate-limit headers.
+"""What an answer says about waiting and about the rate limit: `Retry-After` and its kin, in their dialects.
 
-Values in, seconds out. Numbers are ASCII digits only: `float()` and `isdigit()` also take `inf`, `nan`,
-`1e3`, superscripts and other scripts' digits (d3). Dates count from the response's own `Date`, since
-clocks differ. What is implausible is dropped (d8). Whether to obey is decided elsewhere.
+Values in, seconds out: no clock, `now` is an argument, and the response's own `Date` comes before it, since
+clocks differ (d3). Numbers are ASCII digits only: `float()` and `isdigit()` also take `inf`, `nan`, `1e3`,
+superscripts and other scripts' digits. What is unreadable or implausible is dropped, never guessed (d8).
+Whether a pause or a hint is obeyed is decided elsewhere (d5, d7).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_tz
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
-_JS_DATE = re.compile(r"\w{3} (\w{3}) (\d\d) (\d{4}) (\d\d:\d\d:\d\d) GMT([+-]\d{4})")
 _DAY = 86_400.0
-_ITEM = re.compile(r'^\s*(?:"[^"]*"|[\w*-]+)\s*(?:;|$)')
-_PARAMETER = re.compile(r"\b(limit|remaining|reset|[rtqw])\s*=\s*([0-9]+(?:\.[0-9]+)?)", re.ASCII)
+_AGES = 1e15  # what a number of absurdly many digits becomes: still "very long", and finite
+_EARLIEST_MS = 1e11  # epoch milliseconds are larger since 1973, epoch seconds smaller until 5138
+_LONGEST_FIELD = 1000  # splitting is quadratic in unpaired quotes; real fields have tens of characters
+
+_WAITS = frozenset({"retry-after", "retry-after-ms"})
+_PREFIXES = ("ratelimit", "x-ratelimit", "x-rate-limit")
+_LISTS = frozenset({"ratelimit", "ratelimit-policy"})
+_RATES = _LISTS | {f"{prefix}-{part}" for prefix in _PREFIXES for part in ("limit", "remaining", "reset")}
+
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_MEMBER = re.compile(rf"(?:{_QUOTED}|[^,])+")
+_PART = re.compile(rf"(?:{_QUOTED}|[^;])+")
+_KEYS = {"limit": "q", "l": "q", "window": "w", "remaining": "r", "reset": "t"}  # older drafts' names
+
+_WEEKDAY, _MONTH = r"[A-Z][a-z]+", r"(?P<month>[A-Z][a-z]{2})"
+_CLOCK = r"(?P<minute>\d\d:\d\d):(?P<second>[0-5]\d(?:\.\d+)?|60)"
+_OFFSET = r"(?P<zone>Z|[+-]\d\d:?\d\d)"
+_DATES = [
+    re.compile(form, re.ASCII)
+    for form in (
+        # RFC 9110, 5.6.7: IMF-fixdate and RFC 850, in which some have an offset
+        rf"{_WEEKDAY}, (?P<day>\d\d)[ -]{_MONTH}[ -](?P<year>\d{{4}}|\d\d) {_CLOCK} (?:GMT|{_OFFSET})",
+        # asctime, the third of them
+        rf"{_WEEKDAY} {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})",
+        # JavaScript's Date.toString(), whose offset email.utils ignores (d8: lemlist)
+        rf"{_WEEKDAY} {_MONTH} (?P<day>\d\d) (?P<year>\d{{4}}) {_CLOCK} GMT{_OFFSET}(?: \(.*\))?",
+        # ISO 8601 with a zone; without one it could be anybody's local time
+        rf"(?P<year>\d{{4}})-(?P<month>\d\d)-(?P<day>\d\d)[T ]{_CLOCK} ?{_OFFSET}",
+    )
+]
+_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: f"{number:02}" for number, name in enumerate(_NAMES, start=1)}
 
 
 class RateHint(msgspec.Struct, frozen=True):
     """What rate-limit headers say; None for what they do not, or not plausibly.
 
     Attributes:
-        limit: requests per window.
-        window: length of the window in seconds.
-        remaining: requests left in it.
-        reset: seconds until it is renewed.
+        limit: requests per window, above 0.
+        window: length of the window in seconds, above 0 and at most a day.
+        remaining: requests left in it, at most `limit`.
+        reset: seconds until it is renewed, at most a day.
     """
 
     limit: float | None = None
@@ -40,144 +69,219 @@ class RateHint(msgspec.Struct, frozen=True):
     remaining: float | None = None
     reset: float | None = None
 
-    @property
-    def rate(self) -> float | None:
-        """Requests per second that use up what remains just when it is renewed; never 0.
 
-        With nothing left that is one request at the reset; a header may slow the client, not stop it (d7).
-        """
-        if self.remaining is not None and self.reset:
-            return max(1.0, self.remaining) / self.reset
-        if self.limit and self.window:
-            return self.limit / self.window
-        return None
-
-
-def retry_after(headers: Mapping[str, str], body: Any = None) -> float | None:
+def retry_after(headers: Mapping[str, str], body: Any = None, *, now: float | None = None) -> float | None:
     """Return the seconds the server asks to wait; None if it does not say, or not readably.
 
+    Never negative: a date that is past gives 0.0. No upper bound. Both 0.0 and None state no pause, so the
+    caller needs a floor (d4). The first that is readable counts: `retry-after-ms`, `Retry-After`, the body.
+
     Args:
-        headers: of the response; case-insensitive.
+        headers: of the response, in any case.
         body: its decoded JSON, in which some put `retry_after`, at the top or inside `error`.
+        now: epoch seconds, for a date in an answer that has no `Date` of its own.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    found = _pick(headers, _WAITS)
+    milliseconds = _number(found.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000.0
-    stated = headers.get("Retry-After")
-    if stated is not None:
-        seconds = _number(stated)
-        return _seconds_until(stated, headers.get("Date")) if seconds is None else seconds
-    envelope = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
-    error = envelope.get("error")
-    inner = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
-    for value in (envelope.get("retry_after"), inner.get("retry_after")):
-        seconds = _number(value)
-        if seconds is not None:
-            return seconds
-    return None
+    stated = found.get("retry-after")
+    seconds = _number(stated)
+    if seconds is None and stated is not None:
+        seconds = _until(stated, _clock(headers, now))
+    if seconds is not None:
+        return max(0.0, seconds)
+    top = _object(body)
+    outer = _number(top.get("retry_after"))
+    return _number(_object(top.get("error")).get("retry_after")) if outer is None else outer
 
 
-def rate_hint(headers: Mapping[str, str]) -> RateHint | None:
-    """Read the rate-limit headers of a response; None if there are none that are plausible.
+def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> RateHint | None:
+    """Read the rate-limit headers of a response; None if there are none, or none that are plausible.
 
-    Understood: `RateLimit` and `RateLimit-Policy` of the IETF draft as structured fields, the draft's
-    older `limit=, remaining=, reset=` and `RateLimit-*` forms, `X-RateLimit-*` and `X-Rate-Limit-*`
-    with a reset in seconds, epoch seconds, epoch milliseconds or a date. Of several policies, the one
-    that leaves the lowest rate counts.
+    Understood: `RateLimit` and `RateLimit-Policy` of the IETF draft, as structured fields or in the
+    `limit=, remaining=, reset=` of draft 7; `RateLimit-*`, `X-RateLimit-*` and `X-Rate-Limit-*` with a
+    reset in seconds, epoch seconds, epoch milliseconds or a date. Standard names come first: the next are
+    read only if those before give no rate. Of several policies the most restrictive counts: the one
+    with the lowest `suggested_rate`. A policy nothing is said about counts only if that holds for all.
+
+    Args:
+        headers: of the response, in any case.
+        status: of the response. If a 429 comes although something remains of every limit it names, it
+            is about another one (GitHub's secondary limits do so), and `remaining` is dropped.
+        now: epoch seconds, for an epoch or date in an answer that has no `Date` of its own.
     """
-    combined = headers.get("RateLimit")
-    if combined is not None:
-        return _of_fields(combined, headers.get("RateLimit-Policy", ""))
-    for prefix in ("RateLimit", "X-RateLimit", "X-Rate-Limit"):
-        limit = headers.get(f"{prefix}-Limit")
-        remaining = headers.get(f"{prefix}-Remaining")
-        if limit is not None or remaining is not None:
-            reset = headers.get(f"{prefix}-Reset")
-            window = _parameters(limit or "").get("w")
-            count = _number((limit or "").partition(",")[0].partition(";")[0].strip())
-            return _plausible(count, window, _number(remaining), _reset(reset, headers.get("Date")))
-    return None
+    found = _pick(headers, _RATES)
+    if not found:
+        return None
+    clock = _clock(headers, now)
+    first: RateHint | None = None
+    for stated in _dialects(found):
+        hint = _tightest([_read(item, clock) for item in stated], status)
+        if hint is not None and suggested_rate(hint) is not None:
+            return hint
+        first = first or hint
+    return first
 
 
-def _of_fields(combined: str, policy: str) -> RateHint | None:
-    """Read the draft's structured fields: `"name";r=50;t=30` with `"name";q=100;w=60`, or the older lists."""
-    if not _ITEM.match(combined):
-        old = _parameters(combined)
-        return _plausible(old.get("limit"), None, old.get("remaining"), old.get("reset"))
-    policies = {_name(item): _parameters(item) for item in policy.split(",")}
-    hints: list[RateHint] = []
-    for item in combined.split(","):
-        now, fixed = _parameters(item), policies.get(_name(item), {})
-        hint = _plausible(fixed.get("q"), fixed.get("w"), now.get("r"), now.get("t"))
-        if hint is not None:
-            hints.append(hint)
-    return min(hints, key=lambda hint: math.inf if hint.rate is None else hint.rate, default=None)
+def suggested_rate(hint: RateHint) -> float | None:
+    """Return the requests per second that use up what remains just when it is renewed; None if unknown.
+
+    Never 0: with nothing left it is one request per `reset`, since a hint may slow the client but not stop
+    it (d7). Where `remaining` or `reset` is missing, or the reset is now, it is `limit / window`.
+    """
+    rate = 0.0
+    if hint.remaining is not None and hint.reset:
+        rate = max(1.0, hint.remaining) / hint.reset
+    elif hint.limit and hint.window:
+        rate = hint.limit / hint.window
+    return rate if 0.0 < rate < math.inf else None
 
 
-def _plausible(
-    limit: float | None, window: float | None, remaining: float | None, reset: float | None
-) -> RateHint | None:
-    hint = RateHint(
-        limit=limit or None,
+def _pick(headers: Mapping[str, str], names: frozenset[str]) -> dict[str, str]:
+    """Return those headers by lower-case name; most responses have none, which must cost next to nothing."""
+    found: dict[str, str] = {}
+    if names.isdisjoint(map(str.lower, headers)):
+        return found
+    for key, value in headers.items():
+        name = key.lower()
+        if name in found and name in _LISTS:  # a list may come in several lines (RFC 9110, 5.3)
+            found[name] += f",{value}"
+        elif name in names:
+            found.setdefault(name, value)
+    return found
+
+
+def _clock(headers: Mapping[str, str], now: float | None) -> float | None:
+    """Return the epoch seconds at which the response was made, by the server's clock if it tells."""
+    date = _epoch(_pick(headers, frozenset({"date"})).get("date", ""))
+    return now if date is None else date
+
+
+def _dialects(found: dict[str, str]) -> Iterator[list[dict[str, str]]]:
+    """Yield what each family of headers states, the standard ones first."""
+    policies = _items(found.get("ratelimit-policy", ""))
+    yield _paired(_items(found.get("ratelimit", "")), policies)
+    for prefix in _PREFIXES:
+        yield _separate(found, prefix, policies)
+    yield policies
+
+
+def _items(text: str) -> list[dict[str, str]]:
+    """Read a list of structured-field items, one dict each: the draft's parameters, and the name as ""."""
+    if len(text) > _LONGEST_FIELD:
+        return []
+    items = [_item(member) for member in _MEMBER.findall(text)]
+    if not items or any("" in item for item in items):
+        return items
+    return [{key: value for item in items for key, value in item.items()}]  # draft 7: one limit, as pairs
+
+
+def _item(member: str) -> dict[str, str]:
+    item: dict[str, str] = {}
+    for part in _PART.findall(member):
+        bare: str = part.strip()
+        key, equals, value = bare.partition("=")
+        if bare.startswith('"'):
+            item[""] = bare.strip('"')  # the last one: Hugging Face has "fixed window";"api";q=500;w=300
+        elif equals:
+            key = key.strip().lower()
+            item[_KEYS.get(key, key)] = value.strip(' "')
+        elif bare:
+            item.setdefault("", bare)
+    if _number(item.get("")) is not None:
+        item.setdefault("q", item[""])  # before draft 8 a policy was named by its quota: 100;w=60
+    return item
+
+
+def _paired(states: Sequence[dict[str, str]], policies: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Add to each state what its policy says: that of its name or quota, or the only one there is."""
+    if len(states) == len(policies) == 1 and "q" not in states[0]:
+        return [policies[0] | states[0]]  # Cloudflare's own example names them "burst" and "default"
+    paired: list[dict[str, str]] = []
+    for state in states:
+        known = [key for key in ("", "q") if key in state]
+        fitting = [policy for policy in policies if any(policy.get(key) == state[key] for key in known)]
+        paired.append({**(fitting[0] if fitting else {}), **state})
+    return paired
+
+
+def _separate(found: dict[str, str], prefix: str, policies: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Read one limit from three headers; its window may stand in the list of limits (`100, 100;w=60`)."""
+    limits = _items(found.get(f"{prefix}-limit", ""))
+    parts = {
+        "q": limits[0].get("q") if limits else None,
+        "r": found.get(f"{prefix}-remaining"),
+        "t": found.get(f"{prefix}-reset"),
+    }
+    state = {key: value for key, value in parts.items() if value is not None}
+    return _paired([state], [limit for limit in (*limits, *policies) if "w" in limit]) if state else []
+
+
+def _tightest(hints: Sequence[RateHint], status: int) -> RateHint | None:
+    if status == 429 and all(hint.remaining for hint in hints):
+        hints = [msgspec.structs.replace(hint, remaining=None) for hint in hints]
+    said = [hint for hint in hints if hint != RateHint()]
+    return min(said, key=lambda hint: suggested_rate(hint) or math.inf, default=None)
+
+
+def _read(stated: dict[str, str], clock: float | None) -> RateHint:
+    """Turn what one limit states into numbers, dropping what is implausible."""
+    limit, window, remaining = (_number(stated.get(key)) for key in ("q", "w", "r"))
+    if limit == 0 or stated.get("qu", "requests") not in {"request", "requests"}:
+        return RateHint()  # a limiter that is switched off; bytes or connections, not requests
+    reset = _reset(stated.get("t"), clock)
+    return RateHint(
+        limit=limit,
         window=window if window and window <= _DAY else None,
-        remaining=remaining if remaining is not None and (not limit or remaining <= limit) else None,
+        remaining=None if remaining is None or (limit is not None and remaining > limit) else remaining,
         reset=reset if reset is not None and 0.0 <= reset <= _DAY else None,
     )
-    return None if hint == RateHint() else hint
 
 
-def _reset(value: str | None, date: str | None) -> float | None:
-    """Read a reset in any of its units; an epoch is told from a delta by its size."""
-    number = _number(value)
-    if number is None:
-        return None if value is None else _seconds_until(value, date)
-    if number <= _DAY:
+def _reset(stated: str | None, clock: float | None) -> float | None:
+    """Read a reset in any of its units as seconds from now; an epoch is told from a delta by its size."""
+    number = _number(stated)
+    if number is not None and number <= _DAY:
         return number
-    epoch = number / 1000.0 if number > 1e11 else number
-    now = _epoch(date)
-    return None if now is None or epoch < now else epoch - now
+    if number is None:
+        return None if stated is None else _until(stated, clock)
+    then = number / 1000.0 if number > _EARLIEST_MS else number
+    return None if clock is None else then - clock
 
 
-def _seconds_until(stated: str, date: str | None) -> float | None:
-    """Return the seconds from the response's `Date` to `stated`: 0.0 if that is past, None if unreadable."""
-    then, now = _epoch(stated), _epoch(date)
-    return None if then is None or now is None else max(0.0, then - now)
+def _until(date: str, clock: float | None) -> float | None:
+    """Return the seconds to a date, negative if it is past; None without a clock or a readable date."""
+    then = _epoch(date)
+    return None if then is None or clock is None else then - clock
 
 
-def _epoch(text: str | None) -> float | None:
-    """Read an HTTP date (RFC 9110, 5.6.7), or a JavaScript one, whose offset `parsedate_tz` misses (d8)."""
-    if text is None:
+def _epoch(text: str) -> float | None:
+    """Read a date as epoch seconds; None if it is not cleanly one of the known forms."""
+    found = next(filter(None, (form.fullmatch(text.strip(" \t")) for form in _DATES)), None)
+    if found is None:
         return None
-    script = _JS_DATE.match(text)
-    if script:
-        text = "{1} {0} {2} {3} {4}".format(*script.groups())
+    date = found.groupdict()
+    year, month = date["year"], date["month"]
+    if len(year) == 2:  # RFC 850, obsolete: POSIX's pivot serves RFC 9110's fifty years until 2119
+        year = ("20" if year < "69" else "19") + year
+    day, zone = date["day"].replace(" ", "0"), date.get("zone") or "Z"
     try:
-        parts = parsedate_tz(text)
-        if parts is None:
-            return None
-        offset = parts[9] or 0
-        return datetime(*parts[:6], tzinfo=UTC).timestamp() - offset
-    except (ValueError, OverflowError, IndexError, TypeError):
+        minute = datetime.fromisoformat(f"{year}-{_MONTHS.get(month, month)}-{day}T{date['minute']}{zone}")
+    except ValueError:  # a thirteenth month, a thirtieth of February
         return None
+    return minute.timestamp() + float(date["second"])  # apart: a leap second is no time to datetime
 
 
 def _number(value: Any) -> float | None:
-    """Read a plain non-negative number; one of absurdly many digits is still "very long"."""
-    if isinstance(value, bool):
+    """Read a plain number that is not negative."""
+    if isinstance(value, str):
+        text = value.strip(" \t")
+        return min(float(text), _AGES) if _NUMBER.fullmatch(text) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int | float):
-        return float(min(value, 1e15)) if 0 <= value < math.inf else None
-    if not isinstance(value, str):
-        return None
-    text = value.strip()
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    return 1e15 if len(text) > 15 and text.isascii() and text.isdigit() else None
+    return float(min(value, _AGES)) if 0 <= value < math.inf else None
 
 
-def _name(item: str) -> str:
-    return item.partition(";")[0].strip().strip('"')
-
-
-def _parameters(text: str) -> dict[str, float]:
-    return {name: float(value) for name, value in _PARAMETER.findall(text)}
+def _object(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

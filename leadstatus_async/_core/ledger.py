@@ -203,6 +203,33 @@ class Ledger:
         error.lead_ids = tuple(self.lead_ids[position] for position in rest)
         self._enter(rest, error)
 
+    @property
+    def requests_left(self) -> int:
+        """How many requests the fresh leads need, if each holds as many as the next one does."""
+        left = sum(stop - start for start, stop in self._fresh)
+        if not left:
+            return 0
+        start, stop = self._fresh[0]
+        end, _ = fit(self.lead_ids, start, stop, self._endpoint, self._limits)
+        return -(-left // (end - start))
+
+    def fail_beyond(self, requests: int, error: LeadStatusError) -> None:
+        """Enter `error` for the fresh leads that the next so many requests do not reach."""
+        kept: deque[tuple[int, int]] = deque()
+        late: list[str] = []
+        for start, stop in self._fresh:
+            end = start
+            while end < stop and requests > 0:
+                end, _ = fit(self.lead_ids, end, stop, self._endpoint, self._limits)
+                requests -= 1
+            if end > start:
+                kept.append((start, end))
+            if end < stop:
+                late += self.lead_ids[end:stop]
+                self._enter(range(end, stop), error)
+        error.lead_ids = tuple(late)
+        self._fresh = kept
+
     def rejected(self, chunk: Chunk, failure: Failure) -> None:
         """Cut a chunk that was refused for what it holds, and learn from it; sets `hopeless` in the end."""
         if not self._limits.allow(len(chunk), len(chunk.target)):
@@ -275,6 +302,7 @@ class Ledger:
         for start, stop in ((chunk.start, middle), (middle, chunk.stop)):
             half = Chunk(start, stop, chunk.ready_at, self._bisection)
             half.answers_before = chunk.answers_before
+            half.waited = chunk.waited
             self._halves.append(half)
 
     def _close_half(self, chunk: Chunk, *, accepted: bool) -> None:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SNIPPET = 500
-_BOM = b"\xef\xbb\xbf"
 _RETRIED = frozenset({408, 500, 502, 503, 504})
 _TOO_LARGE = frozenset({413, 414, 431})
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
@@ -160,12 +159,11 @@ def _loose(body: bytes) -> tuple[Any, str]:
     msgspec refuses a BOM (c5), and lone surrogates (c4), which become `?` here: no log, terminal or
     encoder downstream would take them.
     """
-    text = body.removeprefix(_BOM)
     try:
-        return _decode_json(text), ""
+        return _decode_json(body), ""
     except _MALFORMED as strict:
         with contextlib.suppress(ValueError, *_MALFORMED):
-            plain = json.dumps(json.loads(text), ensure_ascii=False)
+            plain = json.dumps(json.loads(body), ensure_ascii=False)
             return _decode_json(plain.encode("utf-8", "replace")), ""
         return None, str(strict)
 
@@ -251,7 +249,7 @@ def _text(value: Any) -> str | None:
 
 def _snippet(body: bytes) -> str:
     """Return the beginning of a body as one line of text; of an HTML page, its words."""
-    text = body[: 8 * _SNIPPET].removeprefix(_BOM).decode("utf-8", "replace")
+    text = body[: 8 * _SNIPPET].decode("utf-8-sig", "replace")
     if text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(style|script)\b.*?</\1>|<[^>]*>", " ", text)
     return _brief(" ".join(text.split()))

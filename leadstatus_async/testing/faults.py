@@ -17,9 +17,7 @@ from email.utils import format_datetime
 from functools import cache, partial
 from typing import Any, Literal
 
-How = Literal[
-    "whole", "cut", "until-close", "reset", "disconnect", "drip", "hang", "garbage", "stale"
-]
+How = Literal["whole", "cut", "until-close", "reset", "disconnect", "drip", "hang", "garbage", "stale"]
 Row = dict[str, Any]
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)  # what this server believes the time is, when it says so
@@ -160,7 +158,11 @@ def _nested(asked: Asked) -> Reply:
 
 
 def _echo(asked: Asked) -> Reply:
-    return Reply(502, f"<html>upstream saw Authorization: {asked.authorization}</html>".encode(), content_type="text/html")
+    return Reply(
+        502,
+        f"<html>upstream saw Authorization: {asked.authorization}</html>".encode(),
+        content_type="text/html",
+    )
 
 
 @cache

@@ -13,7 +13,7 @@ import socket
 import struct
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -325,8 +325,8 @@ class FakeLeadStatusServer:
         reply = self._faulty(request, asked) or self._refused(request, asked)
         if reply is None:
             reply = Reply(body=envelope(asked))
-        if decision is not None and self.rate_limit is not None and self.rate_limit.headers:
-            reply = Reply(reply.status, reply.body, {**reply.headers, **self._headers(decision)}, reply.how)
+        if decision is not None:
+            reply = replace(reply, headers={**reply.headers, **self._headers(decision)})
         return reply
 
     def _faulty(self, request: ReceivedRequest, asked: Asked) -> Reply | None:
@@ -358,9 +358,9 @@ class FakeLeadStatusServer:
         return None
 
     def _headers(self, decision: Decision) -> dict[str, str]:
-        limit = self.rate_limit
-        assert limit is not None
-        headers: dict[str, str] = {}
+        limit, headers = self.rate_limit, dict[str, str]()
+        if limit is None:
+            return headers
         if not decision.admitted and limit.retry_after is not None:
             headers = {
                 "seconds": {"Retry-After": str(int(-(-decision.retry_after // 1)))},

@@ -1,0 +1,354 @@
+"""The files under `docs/recipes`, each run as its reader would run it, against the fake server."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from leadstatus_async.testing import FakeLeadStatusServer
+
+ROOT = Path(__file__).parent.parent
+RECIPES = ROOT / "docs" / "recipes"
+KEY = "sk_live_recipes"
+IDS = [f"{number:024x}" for number in range(1000)]
+ENV = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "SONARLY_API_KEY": KEY, "PORT": "0"}
+PATIENCE = 60  # seconds after which a test is given up for hanging
+
+
+def needs(*modules):
+    """Skip, and say so, where an optional package is absent."""
+    absent = [name for name in modules if not _installed(name)]
+    return pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}")
+
+
+def _installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package above it
+        return False
+
+
+needs_fastapi = needs("fastapi", "uvicorn")
+WEB = [pytest.param("fastapi_app.py", marks=needs_fastapi), "aiohttp_app.py"]
+
+
+class Recipe:
+    """A recipe in a process of its own, with its output line by line."""
+
+    def __init__(self, process):
+        self.process = process
+        self.out, self.err = process.stdout, process.stderr
+
+    async def said(self, pattern):
+        """Read on, on both outputs, until one says `pattern`; return the match."""
+        readers = {asyncio.ensure_future(self._until(stream, pattern)) for stream in (self.out, self.err)}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for first in asyncio.as_completed(readers):
+                    if match := await first:
+                        return match
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+        raise AssertionError(f"it ended without saying {pattern!r}")
+
+    async def _until(self, stream, pattern):
+        while line := await stream.readline():
+            if match := re.search(pattern, line.decode()):
+                return match
+        return None
+
+    async def ends(self, stop=None):
+        """Return exit status, stdout and stderr lines of the rest, after sending the signal `stop`."""
+        if stop is not None:
+            self.process.send_signal(stop)
+        async with asyncio.timeout(PATIENCE):
+            out, err = await self.process.communicate()
+        return self.process.returncode, out.decode().splitlines(), err.decode().splitlines()
+
+
+@contextlib.asynccontextmanager
+async def running(name, *args, server, stdin=None, **env):
+    """Start a recipe that talks to `server`, and see to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(RECIPES / name),
+        *args,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**20,
+        env={**os.environ, **ENV, "SONARLY_BASE_URL": server.url, **env},
+    )
+    try:
+        if stdin is not None:
+            process.stdin.write(stdin.encode())
+            process.stdin.close()
+        yield Recipe(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def web(name, server, **env):
+    """Start a web recipe; yields a client of it and ends it by SIGINT, which must be clean."""
+    async with running(name, server=server, **env) as recipe:
+        base = (await recipe.said(r"unning on (http://127\.0\.0\.1:\d+)"))[1]
+        async with aiohttp.ClientSession(base) as client:
+            yield client
+        _, _, errors = await recipe.ends(signal.SIGINT)
+        assert not [line for line in errors if "Traceback" in line or "unclosed" in line]
+
+
+@pytest.fixture
+async def server():
+    """Give a fake server that knows our key only."""
+    async with FakeLeadStatusServer(api_key=KEY) as server:
+        yield server
+
+
+def path(lead_id="", campaign="c"):
+    """Return a path of the web recipes."""
+    return f"/accounts/a/campaigns/{campaign}/leads" + (f"/{lead_id}" if lead_id else "")
+
+
+@pytest.mark.parametrize("name", WEB)
+async def test_web_answers_with_one_status(name, server):
+    """A route with `get` answers with the lead's status as plain JSON."""
+    async with web(name, server) as client, client.get(path(IDS[0])) as response:
+        assert response.status == 200
+        assert await response.json() == server.expected(IDS[0]).to_dict()
+
+
+@pytest.mark.parametrize("name", WEB)
+async def test_web_requests_share_requests(name, server):
+    """Callers of ours who wait at the same time travel in common requests, with one session for all."""
+
+    async def ask(client, lead_id):
+        async with client.get(path(lead_id)) as response:
+            return (await response.json())["lead_id"]
+
+    async with web(name, server, DEADLINE="30") as client:
+        assert await asyncio.gather(*(ask(client, lead_id) for lead_id in IDS[:80])) == IDS[:80]
+    assert server.count < 40
+    assert len({request.connection for request in server.requests}) < 20
+
+
+@pytest.mark.parametrize("name", WEB)
+async def test_web_refuses_when_the_deadline_cannot_be_kept(name, server):
+    """Whoever cannot be answered in time gets our own 429, with whole seconds to come back after."""
+    server.hold()
+    async with web(name, server, DEADLINE="0.05") as client, client.get(path(IDS[0])) as response:
+        assert response.status == 429
+        assert int(response.headers["Retry-After"]) >= 1
+        assert await response.json() == {"error": "DeadlineExceededError"}
+
+
+@pytest.mark.parametrize("name", WEB)
+async def test_web_hands_on_the_servers_pause(name, server):
+    """A pause too long to be waited for becomes our own 429, with the pause's end as Retry-After."""
+    server.fault("429-retry-after-huge", times=None)
+    async with web(name, server) as client, client.get(path(IDS[0])) as response:
+        assert response.status == 429
+        assert 3000 < int(response.headers["Retry-After"]) <= 3600
+        assert await response.json() == {"error": "RateLimitError"}
+
+
+REFUSALS = [
+    (path("a,b"), None, 422, "InvalidLeadIdError"),
+    (path(IDS[0], campaign="c%3Fx"), None, 422, "ConfigurationError"),
+    (path(IDS[0]), "404", 404, "NotFoundError"),
+    (path(IDS[0]), "401", 502, "AuthenticationError"),
+]
+
+
+@pytest.mark.parametrize("name", WEB)
+async def test_web_says_whose_fault_it_is(name, server):
+    """What our caller got wrong is a 4xx; what is between us and the API is a 502, without its words."""
+    async with web(name, server) as client:
+        for target, fault, status, error in REFUSALS:
+            if fault:
+                server.fault(fault)
+            async with client.get(URL(target, encoded=True)) as response:
+                assert (response.status, await response.json()) == (status, {"error": error})
+
+
+@needs_fastapi
+async def test_fastapi_streams_lines(server):
+    """The streaming route writes one JSON line per lead, in order, failures in their places."""
+    server.bad_ids = {IDS[7]}
+    async with web("fastapi_app.py", server) as client, client.post(path(), json=IDS[:300]) as response:
+        assert response.content_type == "application/x-ndjson"
+        rows = [json.loads(line) async for line in response.content]
+    assert [row["lead_id"] for row in rows] == IDS[:300]
+    assert [row["lead_id"] for row in rows if "error" in row] == [IDS[7]]
+
+
+@needs_fastapi
+async def test_fastapi_caller_hangs_up(server):
+    """A caller who leaves a stream cancels what is in flight for it, which makes room for the others."""
+    crowd = [f"lead-{number}" for number in range(1700)]
+    server.hold()
+    async with web("fastapi_app.py", server, DEADLINE="30") as client:
+        async with client.post(path(), json=crowd) as response:
+            await server.wait_for_requests(16)  # every slot of the session is taken
+            response.close()
+        waiting = asyncio.create_task(client.get(path(IDS[0])))
+        async with asyncio.timeout(PATIENCE):
+            await server.wait_for_requests(17)
+        assert server.requests[16].lead_ids == (IDS[0],)
+        server.release()
+        async with await waiting as response:
+            assert response.status == 200
+
+
+async def test_aiohttp_answers_a_list(server):
+    """The list route of the aiohttp recipe answers with one flat row per position, failures too."""
+    server.bad_ids = {IDS[1]}
+    async with web("aiohttp_app.py", server) as client, client.post(path(), json=IDS[:3]) as response:
+        rows = await response.json()
+    assert [row["lead_id"] for row in rows] == IDS[:3]
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+
+
+def done(lines):
+    """Return the leads that the worker says it has answered."""
+    return [json.loads(line)["lead_id"] for line in lines]
+
+
+def left(lines):
+    """Return the leads that the worker says it has left."""
+    return [line.removeprefix("left ") for line in lines if line.startswith("left ")]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+async def test_worker_drains(stop, server):
+    """Stopped by a signal, the worker finishes what is under way and leaves the rest in the queue."""
+    server.hold()
+    async with running("worker.py", "a", "c", server=server, stdin="\n".join(IDS)) as worker:
+        await server.wait_for_requests(1)
+        worker.process.send_signal(stop)
+        await worker.said("stopping")
+        server.release()
+        status, out, err = await worker.ends()
+    assert status == 0
+    assert sorted(done(out)) == IDS[:200]
+    assert sorted(left(err)) == IDS[200:]
+    assert sorted(lead_id for request in server.requests for lead_id in request.lead_ids) == IDS[:200]
+
+
+async def test_worker_gives_up_draining(server):
+    """What cannot be finished within the time to drain is left too: no job is lost, and it does end."""
+    server.hold()
+    async with running("worker.py", "a", "c", server=server, stdin="\n".join(IDS), DRAIN="0.1") as worker:
+        await server.wait_for_requests(1)
+        status, out, err = await worker.ends(signal.SIGTERM)
+    assert (status, out) == (0, [])
+    assert sorted(left(err)) == IDS
+
+
+async def test_worker_idle(server):
+    """A worker whose queue is empty ends on a signal too, with all its jobs done, a failed one included."""
+    server.bad_ids = {IDS[1]}
+    async with running("worker.py", "a", "c", server=server, stdin="\n".join(IDS[:3])) as worker:
+        rows = [json.loads(await worker.out.readline()) for _ in range(3)]
+        status, out, err = await worker.ends(signal.SIGTERM)
+    assert (status, out, err) == (0, [], ["stopping"])
+    assert {row["lead_id"]: "error" in row for row in rows} == {IDS[0]: False, IDS[1]: True, IDS[2]: False}
+
+
+async def test_worker_stops_when_refused(server):
+    """A refused key ends the worker with status 1 and every job still in the queue."""
+    server.fault("401", times=None)
+    async with running("worker.py", "a", "c", server=server, stdin="\n".join(IDS)) as worker:
+        status, out, err = await worker.ends()
+    assert (status, out) == (1, [])
+    assert sorted(left(err)) == IDS
+
+
+@needs("opentelemetry.sdk", "opentelemetry.instrumentation.aiohttp_client")
+async def test_opentelemetry(server):
+    """One span per attempt under the job's, retries included, with neither lead IDs nor the key in any."""
+    server.script("500", None)
+    async with running("opentelemetry_tracing.py", "a", "c", *IDS[:120], server=server) as recipe:
+        status, out, err = await recipe.ends()
+    assert (status, err) == (0, [])
+    spans = [json.loads(line) for line in out]
+    (job,) = [span for span in spans if span["name"] == "check leads"]
+    attempts = [span for span in spans if span is not job]
+    assert len(attempts) == server.count == 3
+    assert {span["parent_id"] for span in attempts} == {job["context"]["span_id"]}
+    assert job["attributes"] == {"leads": 120, "leads.failed": 0}
+    assert [event["name"] for event in job["events"]].count("retry scheduled") == 1
+    assert not [secret for secret in (KEY, IDS[0]) if any(secret in line for line in out)]
+
+
+def samples(text):
+    """Return the samples of a Prometheus page."""
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines())}
+
+
+@needs("prometheus_client")
+async def test_prometheus(server):
+    """The counters say what the server saw, and can be scraped while the leads are watched."""
+    for lead_id in IDS[:3]:
+        server.set_status(lead_id, "completed")
+    server.set_status(IDS[0], "waiting")
+    server.script("500", "reset", "429-retry-after-decimal", None)
+    async with running(
+        "prometheus_metrics.py", "a", "c", *IDS[:3], server=server, METRICS_PORT="0", INTERVAL="0.2"
+    ) as recipe:
+        url = (await recipe.said(r"metrics on (\S+)"))[1]
+        first = [await recipe.out.readline() for _ in range(3)]
+        server.hold()
+        await server.wait_for_requests(5)  # from here on the figures stand still
+        async with aiohttp.ClientSession() as client, client.get(url) as response:
+            shown = await response.text()
+        server.set_status(IDS[0], "stopped")
+        server.release()
+        status, out, _ = await recipe.ends()
+    assert (status, len(first)) == (0, 3)
+    assert "stopped" in out[-1]
+    found = samples("\n".join(line for line in shown.splitlines() if not line.startswith("#")))
+    seen = {name: value for name, value in found.items() if name.startswith("leadstatus_requests_total")}
+    assert sum(seen.values()) == 4
+    assert found['leadstatus_requests_total{outcome="500"}'] == 1
+    assert found['leadstatus_requests_total{outcome="429"}'] == 1
+    assert found['leadstatus_requests_total{outcome="APIConnectionError"}'] == 1
+    assert found['leadstatus_leads_total{outcome="answered"}'] == 3
+    assert found["leadstatus_paused_seconds_total"] == pytest.approx(0.75, rel=0.5)
+    assert found["leadstatus_in_flight"] == 1
+    assert found["leadstatus_rate"] == 20
+
+
+def test_index():
+    """The index names every recipe, every recipe says what it is, and none is long."""
+    index = (RECIPES / "README.md").read_text()
+    recipes = sorted(RECIPES.glob("*.py"))
+    assert sorted(re.findall(r"\]\((\w+\.py)\)", index)) == [recipe.name for recipe in recipes]
+    for recipe in recipes:
+        text = recipe.read_text()
+        assert ast.get_docstring(ast.parse(text))
+        assert len(text.splitlines()) < 80
+
+
+@pytest.mark.parametrize("page", ["docs/CONTRIBUTING.md", "docs/SECURITY.md", "docs/recipes/README.md"])
+def test_pages_name_what_exists(page):
+    """Every file that a page names is there."""
+    named = re.findall(r"[\w./-]+/[\w.-]+\.(?:py|md)\b|\.ci/run", (ROOT / page).read_text())
+    assert not [name for name in named if not (ROOT / name).exists()]

@@ -1,0 +1,329 @@
+"""`stream`: outcomes in bounded memory, and nothing left when it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from leadstatus_async import (
+    AuthenticationError,
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidLeadIdError,
+    LeadStatusError,
+    RateLimit,
+    RateLimitError,
+    SessionClosedError,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+IDS = [f"{number:024x}" for number in range(2500)]
+
+
+class Source:
+    """An async source that counts what is read and knows whether it was closed."""
+
+    def __init__(self, lead_ids, pause_at=(), fail_at=None):
+        self.lead_ids, self.pause_at, self.fail_at = lead_ids, pause_at, fail_at
+        self.read = 0
+        self.closed = False
+        self.go_on = asyncio.Event()
+
+    async def __aiter__(self):
+        try:
+            for lead_id in self.lead_ids:
+                if self.read in self.pause_at:
+                    await self.go_on.wait()
+                if self.read == self.fail_at:
+                    raise OSError("the file has gone")
+                self.read += 1
+                yield lead_id
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("kind", ["list", "generator", "async"])
+async def test_every_lead_comes_once(server, campaign, ordered, kind):
+    """Any source, ordered or as they come: each lead once, with its right status."""
+    source = {"list": IDS, "generator": (lead_id for lead_id in IDS), "async": Source(IDS)}[kind]
+    got = [status async for status in campaign.stream(source, ordered=ordered)]
+    wanted = [server.expected(lead_id) for lead_id in IDS]
+    assert got == wanted if ordered else sorted(got, key=lambda s: s.lead_id) == wanted
+    assert server.count <= 27
+
+
+async def test_duplicates_are_answered_at_each_position(server, campaign):
+    """A lead that occurs twice in what is sent together is asked once."""
+    got = [status.lead_id async for status in campaign.stream(["a", "b", "a"])]
+    assert got == ["a", "b", "a"]
+    assert server.requests[0].lead_ids == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", ["generator", "async"])
+async def test_reading_ahead_is_bounded(server, campaign, kind):
+    """No more than max_buffered leads are read ahead of the consumer."""
+    read = 0
+
+    def counted():
+        nonlocal read
+        for lead_id in IDS:
+            read += 1
+            yield lead_id
+
+    source = Source(IDS)
+    stream = campaign.stream(counted() if kind == "generator" else source, max_buffered=150)
+    async with stream:
+        for taken in range(1, 400):
+            await anext(stream)
+            assert (read if kind == "generator" else source.read) <= taken + 150
+
+
+async def test_a_slow_consumer_stops_the_requests(server, make_session):
+    """Back-pressure: without anybody taking, requests end at what may be buffered."""
+    session = make_session()
+    stream = session.campaign("a", "c").stream(iter(IDS), max_buffered=300)
+    await anext(stream)
+    while session.stats.in_flight or session.stats.queued:
+        await asyncio.sleep(0.001)
+    assert server.count == 3
+    await stream.aclose()
+
+
+async def test_a_buffer_smaller_than_a_chunk_works(server, campaign):
+    """max_buffered=1 asks lead by lead."""
+    got = [status.lead_id async for status in campaign.stream(IDS[:5], max_buffered=1)]
+    assert got == IDS[:5]
+    assert server.count == 5
+
+
+async def test_out_of_order_does_not_wait_for_the_slowest(server, make_session):
+    """ordered=False yields what is there while one request hangs."""
+    server.fault("hang", times=None, when=lambda request: IDS[0] in request.lead_ids)
+    campaign = make_session().campaign("a", "c")
+    async with campaign.stream(IDS[:300], ordered=False) as stream:
+        got = [(await anext(stream)).lead_id for _ in range(200)]
+    assert sorted(got) == IDS[100:300]
+
+
+async def test_leaving_early_cancels_what_is_in_flight(server, make_session):
+    """By break out of a plain loop, by break out of a block, by an exception: all the same."""
+    session = make_session()
+    campaign = session.campaign("a", "c")
+    for _ in range(2):
+        async for _status in campaign.stream(IDS):
+            server.hold()
+            break
+        gc.collect()
+        await session._engine.permits.swept()
+        assert session.stats.in_flight == session.stats.queued == 0
+        assert not session._engine.flows
+        server.release()
+    source = Source(IDS)
+    with pytest.raises(ZeroDivisionError):
+        async with campaign.stream(source) as stream:
+            async for _status in stream:
+                raise ZeroDivisionError
+    assert source.closed
+    assert session.stats.in_flight == 0
+
+
+async def test_cancelling_the_consumer_closes_the_source(server, make_session):
+    """The consumer's task is cancelled: requests are cut, the source is closed, and no lead is lost silently."""
+    session = make_session()
+    source = Source(IDS, pause_at={150})
+    stream = session.campaign("a", "c").stream(source)
+
+    async def consume():
+        async for _ in stream:
+            pass
+
+    consumer = asyncio.create_task(consume())
+    await server.wait_for_requests(1)
+    while source.read < 150:
+        await asyncio.sleep(0.001)
+    consumer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    assert source.closed
+    assert session.stats.in_flight == 0
+    with pytest.raises(LeadStatusError, match="cancelled"):
+        await anext(stream)
+
+
+async def test_errors_in_the_source_come_after_what_was_finished(campaign):
+    """What was read is yielded first, then the source's own exception is raised."""
+    for source in (Source(IDS, fail_at=150), failing()):
+        got = []
+        with pytest.raises(OSError, match="the file has gone"):
+            async for status in campaign.stream(source):
+                got.append(status.lead_id)
+        assert got == IDS[: len(got)]
+        assert len(got) in (150, 100)
+
+
+def failing():
+    yield from IDS[:100]
+    raise OSError("the file has gone")
+
+
+async def test_a_slow_source_holds_nothing_back(server, campaign):
+    """A partly filled chunk goes out when a permit is free and the source has nothing ready."""
+    source = Source(IDS[:20], pause_at={7})
+    stream = campaign.stream(source)
+    got = [(await anext(stream)).lead_id for _ in range(7)]
+    assert got == IDS[:7]
+    source.go_on.set()
+    assert [status.lead_id async for status in stream] == IDS[7:20]
+
+
+async def test_an_async_iterator_that_is_no_generator_is_fine(campaign):
+    """Anything with __aiter__ and __anext__ will do."""
+
+    class Plain(AsyncIterator):
+        left = 3
+
+        async def __anext__(self):
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            return f"x{self.left}"
+
+    assert [status.lead_id async for status in campaign.stream(Plain())] == ["x2", "x1", "x0"]
+
+
+async def test_raise_stops_at_the_first_failed_lead(server, campaign):
+    """With "raise" the lead's own error comes at its place."""
+    server.fault("missing-row", times=None, when=lambda request: IDS[100] in request.lead_ids)
+    got = []
+    with pytest.raises(LeadStatusError) as caught:
+        async for status in campaign.stream(IDS[:300]):
+            got.append(status.lead_id)
+    assert got == IDS[:100]
+    assert caught.value.lead_ids == (IDS[100],)
+
+
+async def test_collect_yields_failures_and_bad_ids_in_place(server, campaign):
+    """With "collect" everything read is yielded."""
+    server.fault("missing-row")
+    outcomes = [o async for o in campaign.stream(["a", "b,c", 7, "d"], on_error="collect")]
+    assert [outcome.lead_id for outcome in outcomes] == ["a", "b,c", "7", "d"]
+    assert [outcome.ok for outcome in outcomes] == [False, False, False, True]
+    assert isinstance(outcomes[2].error, InvalidLeadIdError)
+    assert outcomes[2].error.bad == [(2, 7)]
+
+
+async def test_a_fatal_answer_ends_the_stream(server, campaign):
+    """What was read fails with it, and the rest of the source is not asked for."""
+    server.fault("401", times=None)
+    source = Source(IDS)
+    got = []
+    with pytest.raises(AuthenticationError):
+        async for outcome in campaign.stream(source, on_error="collect", max_buffered=200):
+            got.append(outcome)
+    assert {type(outcome.error) for outcome in got} == {AuthenticationError}
+    assert len(got) <= 200
+    assert source.closed
+    assert server.count <= 2
+
+
+async def test_the_deadline_ends_the_stream(server, make_session):
+    """What was read and not answered fails with it; the rest of the source is said to be left out."""
+    server.fault("hang", times=None, when=lambda request: IDS[100] in request.lead_ids)
+    got = []
+    with pytest.raises(DeadlineExceededError):
+        async for outcome in make_session().campaign("a", "c").stream(
+            iter(IDS), on_error="collect", deadline=0.2, max_buffered=200
+        ):
+            got.append(outcome.ok)
+    assert got == [True] * 100 + [False] * 100 + [True] * 100
+
+
+async def test_closing_the_session_ends_the_stream(server, make_session):
+    """SessionClosedError, after what was finished."""
+    session = make_session()
+    campaign = session.campaign("a", "c")
+    stream = campaign.stream(Source(IDS), max_buffered=200)
+    first = await anext(stream)
+    await session.aclose()
+    with pytest.raises(SessionClosedError):
+        async for _ in stream:
+            pass
+    assert first.ok
+    with pytest.raises(SessionClosedError):
+        campaign.stream(IDS)
+
+
+async def test_a_stream_that_begins_after_the_session_closed(make_session):
+    """Made before, first awaited after: SessionClosedError, and nothing was read."""
+    session = make_session()
+    source = Source(IDS)
+    stream = session.campaign("a", "c").stream(source)
+    await session.aclose()
+    with pytest.raises(SessionClosedError):
+        await anext(stream)
+    assert source.read == 0
+
+
+async def test_a_long_pause_fails_what_waits(server, make_session):
+    """A pause beyond max_retry_after is not slept through by streams either."""
+    server.fault("429-retry-after-huge", times=None)
+    campaign = make_session(concurrency=1).campaign("a", "c")
+    outcomes = [outcome async for outcome in campaign.stream(IDS[:300], on_error="collect")]
+    assert {type(outcome.error) for outcome in outcomes} == {RateLimitError}
+    assert len(outcomes) == 300
+    assert server.count == 1
+
+
+async def test_progress_learns_the_total_at_the_end(campaign):
+    """total is None until the source has ended."""
+    seen = []
+    async for _ in campaign.stream(Source(IDS[:250]), progress=seen.append, max_buffered=100):
+        pass
+    assert seen[0].total is None
+    assert (seen[-1].done, seen[-1].total, seen[-1].failed) == (250, 250, 0)
+    assert seen[-1].requests >= 3
+
+
+async def test_an_empty_source_ends_at_once(server, campaign):
+    """No leads, no request, no hang; and the end stays the end."""
+    stream = campaign.stream([])
+    assert [status async for status in stream] == []
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    await stream.aclose()
+    assert server.count == 0
+
+
+async def test_streams_share_the_limit_with_others(server, make_session):
+    """A get beside a stream takes its turn."""
+    session = make_session(concurrency=1, chunk_size=10, rate_limit=RateLimit(200))
+    campaign = session.campaign("a", "c")
+    async with campaign.stream(IDS) as stream:
+        await anext(stream)
+        before = server.count
+        await campaign.get("single")
+        assert server.count - before <= 4
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error"),
+    [
+        ("abc", {}, TypeError),
+        (7, {}, TypeError),
+        (IDS, {"ordered": 1}, ConfigurationError),
+        (IDS, {"max_buffered": 0}, ConfigurationError),
+        (IDS, {"on_error": "x"}, ConfigurationError),
+        (IDS, {"deadline": 0}, ConfigurationError),
+        (IDS, {"progress": 1}, ConfigurationError),
+    ],
+)
+async def test_bad_arguments_fail_at_once(server, campaign, source, options, error):
+    """Before anything is read or sent."""
+    with pytest.raises(error):
+        campaign.stream(source, **options)
+    assert server.count == 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("leadstatus_async")
 
+_JITTER = 0.005
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
 
 
@@ -275,7 +276,8 @@ class Bucket:
 
     def __init__(self, limit: RateLimit) -> None:
         self._window = int(limit.max_rate) if limit.burst is not None else 0
-        self._per = limit.per
+        # A little more than the window: requests arrive a little less evenly than they are sent.
+        self._per = 1.01 * limit.per + _JITTER
         self._grants: deque[float] = deque()  # those of the last `per` seconds, where a burst may go
         capacity, drip = sizes(limit)
         self._bucket = AsyncLimiter(capacity, capacity / drip)

@@ -107,8 +107,8 @@ def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> 
 
     Args:
         headers: of the response, in any case.
-        status: of the response. If a 429 comes although something remains of every limit it names, it
-            is about another one (GitHub's secondary limits do so), and `remaining` is dropped.
+        status: of the response. A 429 that names no limit as used up is about another one (GitHub's
+            secondary limits are such), so what remains of those it names is dropped.
         now: epoch seconds, for an epoch or date in an answer that has no `Date` of its own.
     """
     found = _pick(headers, _RATES)
@@ -219,7 +219,7 @@ def _separate(found: dict[str, str], prefix: str, policies: Sequence[dict[str, s
 
 
 def _tightest(hints: Sequence[RateHint], status: int) -> RateHint | None:
-    if status == 429 and all(hint.remaining for hint in hints):
+    if status == 429 and all(hint.remaining != 0 for hint in hints):
         hints = [msgspec.structs.replace(hint, remaining=None) for hint in hints]
     said = [hint for hint in hints if hint != RateHint()]
     return min(said, key=lambda hint: suggested_rate(hint) or math.inf, default=None)
@@ -263,7 +263,7 @@ def _epoch(text: str) -> float | None:
         return None
     date = found.groupdict()
     year, month = date["year"], date["month"]
-    if len(year) == 2:  # RFC 850, obsolete: POSIX's pivot serves RFC 9110's fifty years until 2119
+    if len(year) == 2:  # RFC 850: obsolete, so POSIX's pivot is near enough to RFC 9110's fifty years
         year = ("20" if year < "69" else "19") + year
     day, zone = date["day"].replace(" ", "0"), date.get("zone") or "Z"
     try:

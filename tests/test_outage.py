@@ -1,0 +1,124 @@
+"""The outage rule, as a table of what is told to it and what it then allows."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from leadstatus_async import (
+    APIConnectionError,
+    BadRequestError,
+    RateLimitError,
+    ResponseDecodeError,
+    RetryPolicy,
+    ServerError,
+)
+from leadstatus_async._core.outage import Outage, counts
+from leadstatus_async._core.wire import Failure, Sort
+
+POLICY = RetryPolicy(base_delay=0.5)
+
+
+def run(script, policy=POLICY):
+    """Feed (what, request, at) to a fresh rule: F failed, A answered, S sent, U untold."""
+    rule = Outage(policy)
+    for what, name, at in script:
+        request = sys.intern(name)  # requests are told apart by identity
+        if what == "F":
+            rule.failed(at, request)
+        elif what == "A":
+            rule.answered(at)
+        elif what == "S":
+            rule.sent(request)
+        else:
+            rule.untold(at, request)
+    return rule
+
+
+FIVE = [("F", f"r{number}", 1.0) for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("script", "now", "wait"),
+    [
+        ([], 0.0, 0.0),
+        (FIVE[:4], 1.0, 0.0),
+        (FIVE, 1.0, 0.5),
+        (FIVE, 1.5, 0.0),
+        ([("F", "same", 1.0)] * 9, 1.0, 0.0),
+        ([("F", "same", 1.0)] * 4 + [("F", "other", 1.0)], 1.0, 0.5),
+        ([*FIVE[:4], ("A", "x", 1.0), FIVE[4]], 1.0, 0.0),
+        ([("A", "x", 0.9), *FIVE], 1.0, 0.4),
+        ([("A", "x", -9.0), *FIVE], 1.0, 0.0),
+        ([*FIVE, ("A", "late", 1.2)], 1.2, 0.0),
+        ([*FIVE, ("S", "p1", 1.5)], 1.5, math.inf),
+        ([*FIVE, ("S", "p1", 1.5), ("F", "p1", 1.6)], 1.6, 1.0),
+        ([*FIVE, ("S", "p1", 1.5), ("F", "in-flight", 1.6)], 1.6, math.inf),
+        ([*FIVE, ("S", "p1", 1.5), ("U", "p1", 1.6)], 1.6, 0.0),
+        ([*FIVE, ("S", "p1", 1.5), ("U", "other", 1.6)], 1.6, math.inf),
+        ([*FIVE, ("S", "p1", 1.5), ("A", "p1", 1.6)], 1.6, 0.0),
+    ],
+    ids=[
+        "nothing", "four", "five", "five-and-base-delay", "one-request-only", "two-requests", "run-broken",
+        "probe-counts-from-last-answer", "long-after-last-answer", "answered-in-flight", "probe-under-way",
+        "probe-failed", "older-failure", "probe-throttled-or-cut", "somebody-else-cut", "probe-answered",
+    ],
+)  # fmt: skip
+def test_when_the_next_request_may_go(script, now, wait):
+    """0.0 is now, infinity is while a probe is on its way."""
+    assert run(script).wait(now) == pytest.approx(wait)
+
+
+def test_probes_come_at_a_growing_interval_capped_at_five_seconds():
+    """0.5, 1, 2, 4, 5, 5 seconds: a server that is back is noticed within five."""
+    rule, now, gaps = run(FIVE), 1.0, []
+    for number in range(7):
+        wait = rule.wait(now)
+        gaps.append(wait)
+        now += wait
+        probe = f"p{number}"
+        assert rule.sent(probe) is (number == 0), "only the first probe makes it an outage"
+        assert rule.failed(now, probe)
+    assert gaps == pytest.approx([0.5, 1, 2, 4, 5, 5, 5])
+
+
+def test_a_shorter_max_delay_caps_the_interval():
+    """Probes are no rarer than retries would be."""
+    rule = run([*FIVE, ("S", "p", 2.0), ("F", "p", 2.0)], RetryPolicy(base_delay=0.1, max_delay=0.15))
+    assert rule.wait(2.0) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(max_outage=0), RetryPolicy(max_attempts=1)])
+def test_the_rule_can_be_turned_off(policy):
+    """max_outage=0 or max_attempts=1: nothing is ever held back."""
+    assert run(FIVE * 10, policy).wait(1.0) == 0.0
+
+
+def test_giving_up_starts_afresh():
+    """After reset the count begins at nothing, and the past is kept only as "it did answer once"."""
+    rule = run([("A", "x", 0.0), *FIVE])
+    rule.reset()
+    assert rule.wait(1.0) == 0.0
+    assert rule.ever_answered
+    assert not rule.announced
+
+
+@pytest.mark.parametrize(
+    ("error", "sort", "early", "first", "counted"),
+    [
+        (ServerError(500), Sort.PASSING, False, False, True),
+        (ServerError(501), Sort.FINAL, False, False, True),
+        (APIConnectionError("reset"), Sort.PASSING, True, True, False),
+        (APIConnectionError("reset"), Sort.PASSING, True, False, True),
+        (APIConnectionError("refused"), Sort.PASSING, False, True, True),
+        (APIConnectionError("certificate"), Sort.FATAL, False, False, False),
+        (RateLimitError(429), Sort.THROTTLED, False, False, False),
+        (BadRequestError(400), Sort.REFUSED, False, False, False),
+        (ResponseDecodeError("html"), Sort.PASSING, False, False, False),
+    ],
+)
+def test_what_counts(error, sort, early, first, counted):
+    """5xx, connections and timeouts; not a stale connection, a 429, a certificate or any other answer."""
+    assert counts(Failure(error, sort, early=early), first_disconnect=first) is counted

@@ -151,10 +151,8 @@ class TokenBucketLimiter:
         except RuntimeError:  # planned outside an event loop: nothing has been used yet, or all is over
             return max([0.0, *(Bucket(limit).wait(0.0, ahead) for limit in self._limits)])
         behind = ahead + len(self._waiters)
-        pause = max(0.0, self._paused_until - now)
-        return max(
-            [pause, *(bucket.wait(max(now, self._paused_until), behind) + pause for bucket in self._buckets)]
-        )
+        pause = max(0.0, self._paused_until - now)  # which the buckets know too: it has drained them
+        return max([pause, *(bucket.wait(now, behind) for bucket in self._buckets)])
 
     @property
     def state(self) -> RateLimitState:
@@ -221,6 +219,11 @@ class TokenBucketLimiter:
         if self._waiters and self._loop is not None:
             wait = self._wait(now)
             self._timer = self._loop.call_at(now + max(wait, _RESOLUTION if wait > 0 else 0.0), self._ring)
+
+    def retime(self) -> None:
+        """Let those who wait know that a rate has changed."""
+        if self._waiters:
+            self._serve()
 
     def _ring(self) -> None:
         self._timer = None
@@ -343,5 +346,6 @@ def sizes(limit: RateLimit) -> tuple[float, float]:
         return float(limit.burst), limit.rate
     if limit.max_rate < 1:
         return 1.0, limit.rate / 1.01
-    capacity = min(limit.max_rate, 1 + 0.005 * limit.rate)
-    return capacity, (limit.max_rate + 1 - capacity) / (1.01 * limit.per)
+    whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
+    capacity = min(float(whole), 1 + 0.005 * limit.rate)
+    return capacity, (whole + 1 - capacity) / (1.01 * limit.per)

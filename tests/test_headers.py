@@ -469,7 +469,7 @@ def test_reset_without_a_clock():
             {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "5"}, RateHint(5, None, 5), id="all-of-it"
         ),
         pytest.param({"X-RateLimit-Limit": "name=a,1000"}, None, id="limit-in-another-tongue"),
-        pytest.param({"RateLimit": '"a;r=5;t=5'}, RateHint(remaining=5, reset=5), id="unpaired-quote"),
+        pytest.param({"RateLimit": '"a;r=5;t=5'}, None, id="unpaired-quote"),
         pytest.param({"RateLimit": ";r=5;t=5"}, RateHint(remaining=5, reset=5), id="no-name"),
         pytest.param({"RateLimit": '"a";r=5;t=5;flag'}, RateHint(remaining=5, reset=5), id="flag"),
         pytest.param(
@@ -479,7 +479,7 @@ def test_reset_without_a_clock():
         ),
         pytest.param({"RateLimit": '"a";r="5";t="5"'}, RateHint(remaining=5, reset=5), id="quoted-numbers"),
         pytest.param({"RateLimit": ", ;, ,"}, None, id="empty-members"),
-        pytest.param({"RateLimit": '"a";r=5;t=5' + " " * 1000}, None, id="too-long"),
+        pytest.param({"RateLimit": '"a";r=5;t=5' + " " * 500}, None, id="too-long"),
         pytest.param({"RateLimit": ""}, None, id="empty"),
     ],
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DAY = 86_400.0
 _AGES = 1e15  # what a number of absurdly many digits becomes: still "very long", and finite
 _EARLIEST_MS = 1e11  # epoch milliseconds are larger since 1973, epoch seconds smaller until 5138
-_LONGEST_FIELD = 1000  # splitting is quadratic in unpaired quotes; real fields have tens of characters
+_LONGEST_FIELD = 500  # pairing limits with policies is quadratic; real fields have tens of characters
 
 _WAITS = frozenset({"retry-after", "retry-after-ms"})
 _PREFIXES = ("ratelimit", "x-ratelimit", "x-rate-limit")
@@ -29,9 +29,9 @@ _LISTS = frozenset({"ratelimit", "ratelimit-policy"})
 _RATES = _LISTS | {f"{prefix}-{part}" for prefix in _PREFIXES for part in ("limit", "remaining", "reset")}
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-_MEMBER = re.compile(rf"(?:{_QUOTED}|[^,])+")
-_PART = re.compile(rf"(?:{_QUOTED}|[^;])+")
+_QUOTED = r'"(?:[^"\\]|\\.)*"?'  # an unpaired quote takes the rest, which leaves nothing to believe
+_MEMBER = re.compile(rf'(?:{_QUOTED}|[^,"])+')
+_PART = re.compile(rf'(?:{_QUOTED}|[^;"])+')
 _KEYS = {"limit": "q", "l": "q", "window": "w", "remaining": "r", "reset": "t"}  # older drafts' names
 
 _WEEKDAY, _MONTH = r"[A-Z][a-z]+", r"(?P<month>[A-Z][a-z]{2})"
@@ -199,10 +199,11 @@ def _paired(states: Sequence[dict[str, str]], policies: Sequence[dict[str, str]]
     if len(states) == len(policies) == 1 and "q" not in states[0]:
         return [policies[0] | states[0]]  # Cloudflare's own example names them "burst" and "default"
     paired: list[dict[str, str]] = []
+    none: dict[str, str] = {}
     for state in states:
         known = [key for key in ("", "q") if key in state]
-        fitting = [policy for policy in policies if any(policy.get(key) == state[key] for key in known)]
-        paired.append({**(fitting[0] if fitting else {}), **state})
+        fitting = (policy for policy in policies if any(policy.get(key) == state[key] for key in known))
+        paired.append(next(fitting, none) | state)
     return paired
 
 

@@ -1,0 +1,21 @@
+"""The way into the command: says what to install where the extra `cli` is missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the `leadstatus` command."""
+    try:
+        import rich  # noqa: F401, PLC0415
+        import typer  # noqa: F401, PLC0415
+    except ImportError:
+        sys.exit('The leadstatus command needs its extra: pip install "leadstatus-async[cli]"')
+    from leadstatus_async.cli.app import run  # noqa: PLC0415
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

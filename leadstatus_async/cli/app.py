@@ -1,0 +1,126 @@
+"""The command line itself: options, and how errors end.
+
+An error is one sentence on stderr with what to do next; `--debug` shows the traceback, without
+locals. The library and its dependencies are imported by the command that runs, not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leadstatus_async.cli.exits import EXITS, Exit
+from leadstatus_async.errors import LeadStatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+app = typer.Typer(
+    help=f"The campaign workflow status of Sonarly leads. {EXITS}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_debug = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    global _debug  # noqa: PLW0603 - one process, one command line
+    _debug = debug
+
+
+@app.command()
+def demo() -> None:
+    """Check 5,000 leads against an embedded fake server: no key, no network, some seconds."""
+    from leadstatus_async.cli.demo import demo as run_demo  # noqa: PLC0415
+
+    asyncio.run(run_demo())
+
+
+@app.command(epilog=EXITS)
+def check(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Lead IDs; - reads stdin.")] = None,
+    *,
+    account: Annotated[str, typer.Option(help="Account group ID.")],
+    campaign: Annotated[str, typer.Option(help="Campaign ID.")],
+    file: Annotated[str | None, typer.Option(help="File with one ID a line; - is stdin.")] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, jsonl or json.")] = "table",
+    rate: Annotated[float, typer.Option(help="Requests per second at most.")] = 10.0,
+    burst: Annotated[int | None, typer.Option(help="Requests that may go at once.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests in flight at most.")] = 16,
+    chunk_size: Annotated[int, typer.Option(help="Leads per request at most.")] = 100,
+    deadline: Annotated[float | None, typer.Option(help="Seconds for everything.")] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option(help="File that holds the key; else SONARLY_API_KEY.")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Base URL; else SONARLY_BASE_URL.")] = None,
+) -> None:
+    """Ask for the status of leads. Data goes to stdout, words to stderr."""
+    from leadstatus_async.cli import source  # noqa: PLC0415
+    from leadstatus_async.cli.check import Wish, checked_form  # noqa: PLC0415
+    from leadstatus_async.cli.check import check as run_check  # noqa: PLC0415
+
+    wish = Wish(
+        account=account,
+        campaign=campaign,
+        form=checked_form(form),
+        api_key=source.api_key(api_key_file),
+        lead_ids=source.lead_ids(ids or [], file),
+        base_url=base_url,
+        rate=rate,
+        burst=burst,
+        concurrency=concurrency,
+        chunk_size=chunk_size,
+        deadline=deadline,
+    )
+    raise typer.Exit(_awaited(run_check(wish)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    if any(argument.startswith("sk_") for argument in arguments):
+        return _end(
+            "an argument looks like an API key, which other users of this machine could read; "
+            "set SONARLY_API_KEY or give --api-key-file",
+            Exit.USAGE,
+        )
+    try:
+        code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has read enough; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILURE
+    except LeadStatusError as error:
+        return _end(str(error), Exit.USAGE if isinstance(error, ValueError) else Exit.FAILURE)
+    except Exception as error:
+        # Usage errors are click's, which typer brings along under another name since 0.29.
+        told = getattr(error, "format_message", None)
+        if told is None:
+            raise
+        return _end(f"{told()}; try leadstatus --help", Exit.USAGE)
+    if code == Exit.INTERRUPTED:  # typer turns a KeyboardInterrupt into this code itself, or raises it
+        return _end("interrupted; nothing was written", Exit.INTERRUPTED)
+    return int(code or Exit.ANSWERED)
+
+
+def _awaited(coroutine: Coroutine[None, None, Exit]) -> int:
+    return int(asyncio.run(coroutine))
+
+
+def _end(sentence: str, code: Exit) -> int:
+    if _debug:
+        traceback.print_exc()
+    print(f"leadstatus: {sentence}", file=sys.stderr)  # noqa: T201 - it is a command
+    return code

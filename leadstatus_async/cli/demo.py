@@ -1,0 +1,56 @@
+"""`leadstatus demo`: the library against its own fake server, with a rate limit and some faults.
+
+No key and no network: the server listens on loopback in this process, and the environment's
+settings are left alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from leadstatus_async import BatchResult, LeadStatus, LeadStatusSession, Progress, RateLimit
+from leadstatus_async.cli.progress import showing_progress
+from leadstatus_async.cli.render import console, story, summary_table
+from leadstatus_async.testing import FakeLeadStatusServer, SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEADS = 5_000
+_LIMIT = 12  # requests a second
+_FAULTS = {"429-retry-after-ms": 17, "502-html": 13}
+
+
+async def demo() -> None:
+    """Check 5,000 leads of a campaign and say what happened."""
+    words, out = console(sys.stderr), console(sys.stdout)
+    words.print(
+        f"A fake server that allows {_LIMIT} requests/s answers some of them with 429 and 502. "
+        f"Checking {LEADS:,} leads of one campaign."
+    )
+    with showing_progress(words, LEADS) as show:
+        result, paused = await _check(show)
+    out.print(summary_table(result, out.width))
+    words.print(story(result.stats, len(result)))
+    words.print(f"Every lead answered, in the order asked; {paused:.1f} s paused because the server said so.")
+
+
+async def _check(show: Callable[[Progress], object]) -> tuple[BatchResult[LeadStatus], float]:
+    paused = 0.0
+
+    def observe(event: object) -> None:
+        nonlocal paused
+        paused += getattr(event, "seconds", 0.0) if type(event).__name__ == "Paused" else 0.0
+
+    lead_ids = [f"{number:024x}" for number in range(LEADS)]
+    async with (
+        FakeLeadStatusServer(
+            rate_limit=SlidingWindow(_LIMIT), faults_every=_FAULTS, latency=0.1, keep_requests=False
+        ) as server,
+        LeadStatusSession(
+            "sk_test_demo", base_url=server.url, rate_limit=RateLimit(_LIMIT), on_event=observe
+        ) as session,
+    ):
+        result = await session.campaign("demo-account", "demo-campaign").get_many(lead_ids, progress=show)
+    return result, paused

@@ -1,0 +1,289 @@
+"""The `leadstatus` command as people run it: a process, through pipes and through a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import signal
+import struct
+import sys
+import termios
+
+import pytest
+
+from leadstatus_async.cli.exits import Exit, exit_of
+from leadstatus_async.errors import APITimeoutError, AuthenticationError, MissingLeadError
+from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
+from leadstatus_async.results import BatchResult
+from tests.conftest import KEY
+
+COMMAND = [sys.executable, "-m", "leadstatus_async"]
+WHERE = ["check", "--account", "acc", "--campaign", "camp"]
+
+
+@pytest.fixture
+def leadstatus(server):
+    """Run the command against the fake server; returns exit code, stdout and stderr."""
+
+    async def run(*arguments, stdin="", **environment):
+        environment = {
+            **os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url, "COLUMNS": "100",
+        } | environment  # fmt: skip
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, *arguments,
+            env={name: value for name, value in environment.items() if value is not None},
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate(stdin.encode())
+        assert KEY not in out.decode() + err.decode()
+        return process.returncode, out.decode(), err.decode()
+
+    return run
+
+
+async def test_a_table_for_people(server, leadstatus):
+    """Leads and a summary on stdout, the story on stderr, no control sequences into a pipe."""
+    code, out, err = await leadstatus(*WHERE, "a", "b", "c")
+    assert code == 0
+    assert out.split()[:4] == ["lead", "status", "step", "reason"]
+    assert server.expected("a").workflow_status in out
+    assert "\x1b" not in out + err
+    assert "3 leads in" in err
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+async def test_data_for_programs(server, leadstatus, form):
+    """One row per position, in input order, duplicates included; failed ones with their error."""
+    server.fault("missing-row")
+    code, out, _ = await leadstatus(*WHERE, "--format", form, "a", "b", "a")
+    rows = {
+        "csv": lambda: list(csv.DictReader(io.StringIO(out))),
+        "jsonl": lambda: [json.loads(line) for line in out.splitlines()],
+        "json": lambda: json.loads(out),
+    }[form]()
+    assert code == 3
+    assert [row["lead_id"] for row in rows] == ["a", "b", "a"]
+    assert rows[0]["error"].startswith("MissingLeadError: ")
+    assert rows[1]["workflow_status"] == server.expected("b").workflow_status
+
+
+async def test_ids_from_files_and_stdin(server, leadstatus, tmp_path):
+    """Blank lines, comments, a BOM and CRLF are fine; `-` is standard input, as argument or file."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes("\ufeff# mine\r\na\r\n\r\n  b\r\n".encode())
+    code, out, _ = await leadstatus(*WHERE, "--format", "csv", "--file", str(file), "x")
+    assert (code, [line.split(",")[0] for line in out.splitlines()]) == (0, ["lead_id", "x", "a", "b"])
+    for arguments in (["-"], ["--file", "-"]):
+        code, out, _ = await leadstatus(*WHERE, "--format", "csv", *arguments, stdin="p\nq\n")
+        assert [line.split(",")[0] for line in out.splitlines()] == ["lead_id", "p", "q"]
+
+
+async def test_the_key_from_a_file(server, leadstatus, tmp_path):
+    """Its newline is no part of it."""
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\n")
+    code, _, _ = await leadstatus(*WHERE, "a", "--api-key-file", str(file), SONARLY_API_KEY=None)
+    assert code == 0
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "says"),
+    [
+        ([*WHERE], {}, 2, "no lead IDs"),
+        (["check", "a"], {}, 2, "--account"),
+        (["chekc"], {}, 2, "chekc"),
+        ([*WHERE, "a", "--rate", "fast"], {}, 2, "--rate"),
+        ([*WHERE, "a", "--rate", "0"], {}, 2, "max_rate"),
+        ([*WHERE, "a", "--chunk-size", "0"], {}, 2, "chunk_size"),
+        ([*WHERE, "a", "--format", "xml"], {}, 2, "--format"),
+        ([*WHERE, "a", "--file", "/nonexistent"], {}, 2, "cannot read"),
+        ([*WHERE, "a", "--file", sys.executable], {}, 2, "UTF-8"),
+        ([*WHERE, "a"], {"SONARLY_API_KEY": None}, 2, "SONARLY_API_KEY"),
+        ([*WHERE, "a"], {"SONARLY_API_KEY": "Bearer x"}, 2, "Bearer"),
+        ([*WHERE, "sk_live_oops"], {}, 2, "looks like an API key"),
+        (["check", "--account", "..", "--campaign", "c", "a"], {}, 2, "account_group_id"),
+        ([*WHERE, "a"], {"SONARLY_BASE_URL": "http://api.example"}, 2, "https"),
+    ],
+)  # fmt: skip
+async def test_bad_usage_is_one_sentence(server, leadstatus, arguments, environment, code, says):
+    """Exit 2, what is wrong and what to do, no traceback, nothing sent, no key shown."""
+    ended, out, err = await leadstatus(*arguments, **environment)
+    assert ended == code
+    assert says in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert server.count == 0
+    assert "oops" not in err
+
+
+async def test_debug_shows_the_traceback(leadstatus):
+    """For bug reports; without locals, and so without the key."""
+    code, _, err = await leadstatus("--debug", *WHERE, "a", "--rate", "0")
+    assert code == 2
+    assert "Traceback" in err
+
+
+async def test_bad_ids_fail_in_place(leadstatus):
+    """An ID that cannot be asked for is a failed row, and the others are answered."""
+    code, out, err = await leadstatus(*WHERE, "--format", "csv", "good", "a,b")
+    assert code == 3
+    assert "InvalidLeadIdError" in out
+    assert "1 failed" in err
+
+
+async def test_a_refused_key_is_4_and_an_unreachable_host_5(server, leadstatus):
+    """The exit codes of --help."""
+    server.fault("401", times=None)
+    code, out, err = await leadstatus(*WHERE, "a", "b")
+    assert code == 4
+    assert "AuthenticationError" in err
+    assert "failed" in out
+    await server.stop_listening()
+    code, _, err = await leadstatus(*WHERE, "a", "--deadline", "60", SONARLY_BASE_URL="http://127.0.0.1:9")
+    assert code == 5
+    assert "cannot connect" in err
+
+
+async def test_help_lists_the_exit_codes(leadstatus):
+    """And the options."""
+    code, out, _ = await leadstatus("check", "--help")
+    assert code == 0
+    for said in ("130 interrupted", "--deadline", "--api-key-file", "--format"):
+        assert said in " ".join(out.split())
+    code, out, _ = await leadstatus("--help")
+    assert "demo" in out
+
+
+async def test_a_broken_pipe_is_silent(server):
+    """`leadstatus ... | head -1` ends without a word."""
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m leadstatus_async {' '.join(WHERE)} --format csv --rate 500 --file - | head -1",
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate("".join(f"lead{number}\n" for number in range(9000)).encode())
+    assert out.startswith(b"lead_id,")
+    assert b"Traceback" not in err
+    assert b"Broken" not in err
+
+
+async def test_ctrl_c_ends_within_a_second(server):
+    """Exit 130, and one sentence."""
+    server.hold()
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *WHERE, "a",
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await server.wait_for_requests(1)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(5):
+        out, err = await process.communicate()
+    assert process.returncode == 130
+    assert out == b""
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+
+
+async def in_terminal(arguments, columns=80, **environment):
+    """Run the command in a pseudo-terminal; returns exit code and everything shown."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stdin=side, stdout=side, stderr=side, env={**kept, "TERM": "xterm"} | environment
+    )
+    os.close(side)
+    shown = bytearray()
+
+    def read():
+        while True:
+            try:
+                piece = os.read(main, 65536)
+            except OSError:
+                return
+            if not piece:
+                return
+            shown.extend(piece)
+
+    await asyncio.get_running_loop().run_in_executor(None, read)
+    os.close(main)
+    return await process.wait(), shown.decode()
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+async def test_in_a_terminal_there_is_progress_and_colour(server, columns):
+    """A bar while it runs, colours, and no line longer than the terminal."""
+    code, shown = await in_terminal(
+        [*WHERE, *(f"lead{number}" for number in range(300))],
+        columns, SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url,
+    )  # fmt: skip
+    assert code == 0
+    assert "\x1b[" in shown
+    plain = [line for line in shown.replace("\r", "\n").split("\n") if "\x1b" not in line]
+    assert max(len(line) for line in plain) <= columns
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+async def test_no_colour_where_none_is_wanted(server, environment):
+    """NO_COLOR and TERM=dumb are respected."""
+    _, shown = await in_terminal([*WHERE, "a"], SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url, **environment)
+    assert "\x1b[3" not in shown
+    assert server.expected("a").workflow_status in shown
+
+
+async def test_the_demo_runs_anywhere(leadstatus):
+    """No key, no network, under 20 seconds: a bar per status on stdout, the story on stderr."""
+    async with asyncio.timeout(30):
+        code, out, err = await leadstatus("demo", SONARLY_API_KEY=None, SONARLY_BASE_URL="http://127.0.0.1:9")
+    assert code == 0
+    assert sum("█" in line for line in out.splitlines()) == 7
+    for said in ("5,000 leads in", "requests", "retries", "leads/s", "s paused"):
+        assert said in " ".join(err.split())
+
+
+async def test_the_demo_shows_itself_in_a_terminal():
+    """Live progress, then the summary."""
+    code, shown = await in_terminal(["demo"], 60)
+    assert code == 0
+    assert "/5000" in shown.replace(",", "")
+
+
+async def test_without_the_extra_one_sentence_says_what_to_install():
+    """No typer, no traceback."""
+    code = "import sys; sys.modules['typer'] = None; import runpy; sys.argv = ['leadstatus']; "
+    code += "runpy.run_module('leadstatus_async', run_name='__main__')"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().strip().splitlines() == [
+        'The leadstatus command needs its extra: pip install "leadstatus-async[cli]"'
+    ]
+
+
+OK = LeadStatus("a", WorkflowStatus.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([], Exit.ANSWERED),
+        ([OK], Exit.ANSWERED),
+        ([OK, LeadFailure("b", MissingLeadError(""))], Exit.SOME_FAILED),
+        ([OK, LeadFailure("b", APITimeoutError(""))], Exit.SOME_FAILED),
+        ([LeadFailure("b", APITimeoutError(""))], Exit.UNREACHABLE),
+        ([LeadFailure("a", MissingLeadError("")), LeadFailure("b", APITimeoutError(""))], Exit.SOME_FAILED),
+        ([OK, LeadFailure("b", AuthenticationError(401))], Exit.KEY_REFUSED),
+    ],
+)
+def test_exit_codes(outcomes, code):
+    """Decided from the outcomes alone."""
+    assert exit_of(BatchResult(outcomes)) is code

@@ -40,7 +40,7 @@ LINES = [
         "stream",
         "watch",
     },
-    {"cli", "testing"},
+    {"__main__", "cli", "testing"},
 ]
 LEVEL = {name: level for level, line in enumerate(LINES) for name in line}
 

@@ -42,8 +42,9 @@ def _options(
 def demo() -> None:
     """Check 5,000 leads against an embedded fake server: no key, no network, some seconds."""
     from leadstatus_async.cli.demo import demo as run_demo  # noqa: PLC0415
+    from leadstatus_async.cli.render import console  # noqa: PLC0415
 
-    asyncio.run(run_demo())
+    asyncio.run(run_demo(console(sys.stdout), console(sys.stderr)))
 
 
 @app.command(epilog=EXITS)

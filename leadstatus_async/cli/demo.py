@@ -6,25 +6,25 @@ settings are left alone.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from leadstatus_async import BatchResult, LeadStatus, LeadStatusSession, Progress, RateLimit
 from leadstatus_async.cli.progress import showing_progress
-from leadstatus_async.cli.render import console, story, summary_table
+from leadstatus_async.cli.render import story, summary_table
 from leadstatus_async.testing import FakeLeadStatusServer, SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
 LEADS = 5_000
 _LIMIT = 12  # requests a second
 _FAULTS = {"429-retry-after-ms": 17, "502-html": 13}
 
 
-async def demo() -> None:
-    """Check 5,000 leads of a campaign and say what happened."""
-    words, out = console(sys.stderr), console(sys.stdout)
+async def demo(out: Console, words: Console) -> None:
+    """Check 5,000 leads of a campaign, show the summary on `out` and say what happened on `words`."""
     words.print(
         f"A fake server that allows {_LIMIT} requests/s answers some of them with 429 and 502. "
         f"Checking {LEADS:,} leads of one campaign."

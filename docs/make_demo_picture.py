@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,9 @@ def main() -> None:
     """Run the demo on a recording terminal and save what it shows."""
     terminal = Console(record=True, width=80, file=io.StringIO(), highlight=False, color_system="truecolor")
     asyncio.run(demo(terminal, terminal))
-    Path(__file__).with_name("demo.svg").write_text(terminal.export_svg(title="leadstatus demo"))
+    picture = terminal.export_svg(title="leadstatus demo")
+    local = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # no fonts from other hosts
+    Path(__file__).with_name("demo.svg").write_text(local)
 
 
 if __name__ == "__main__":

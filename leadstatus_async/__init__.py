@@ -105,13 +105,12 @@ logging.getLogger("leadstatus_async").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = getattr(importlib.import_module(f"leadstatus_async.{module}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module 'leadstatus_async' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'leadstatus_async' has no attribute {name!r}")
+    modules = (importlib.import_module(f"leadstatus_async.{module}") for module in _MODULES)
+    found = next(getattr(module, name) for module in modules if hasattr(module, name))
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

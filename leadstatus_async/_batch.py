@@ -8,6 +8,7 @@ outcome to the places that wait for it as soon as it is known. IDs that occur tw
 from __future__ import annotations
 
 import contextvars
+from abc import ABC, abstractmethod
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +98,7 @@ class Batch(Call):
         self._lobby.delivered()
 
 
-class Lobby:
+class Lobby(ABC):
     """Leads of one campaign that wait to be sent, as one entry in the permit queue.
 
     Attributes:
@@ -133,16 +134,16 @@ class Lobby:
         self.engine.begin(batch)
         return batch.take()
 
+    @abstractmethod
     def seal(self, sealed: dict[str, list[Place]]) -> Batch:
         """Make the batch of what was taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def turn_away(self, error: LeadStatusError) -> None:
         """Fail everything that waits here."""
-        raise NotImplementedError
 
-    def stopped(self, error: LeadStatusError) -> None:
+    def stopped(self, error: LeadStatusError) -> None:  # noqa: B027 - gets need not know
         """Learn that a batch was ended as a whole."""
 
-    def delivered(self) -> None:
+    def delivered(self) -> None:  # noqa: B027 - gets need not know
         """Learn that outcomes have been handed out."""

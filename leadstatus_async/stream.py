@@ -290,8 +290,12 @@ class Flow(Lobby):
         """Make a batch of what was taken."""
         batch = Batch(self, sealed, (self._tally, self.engine.total), part=True)
         self._batches.add(batch)
-        batch.done.add_done_callback(lambda _: self._batches.discard(batch))
+        batch.done.add_done_callback(lambda _: self._over(batch))
         return batch
+
+    def _over(self, batch: Batch) -> None:
+        self._batches.discard(batch)
+        self._stand()  # with nothing in flight, what waits goes even if it does not fill a request
 
     def turn_away(self, error: LeadStatusError) -> None:
         """Fail what is not on its way."""

@@ -1,6 +1,6 @@
 """Draw `docs/demo.svg`, the picture in the README: what `leadstatus demo` shows, in a terminal of 80 columns.
 
-    python docs/make_demo_picture.py
+python docs/make_demo_picture.py
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aiolimiter import AsyncLimiter
@@ -23,10 +23,12 @@ from leadstatus_async.results import RateLimitState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger("leadstatus_async")
+logger = logging.getLogger("leadstatus_async.limiter")
 
 _JITTER = 0.005
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
+_ROUNDING = 1e-9  # of a token: less than this missing is float noise, not worth another timer
+_WORTH_TELLING = 1.0  # sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
 
 @runtime_checkable
@@ -45,7 +47,7 @@ class Limiter(Protocol):
         ...
 
     def refund(self) -> None:
-        """Give back a token that was not used."""
+        """Give back the newest token, unused: at once, before others have been granted after it."""
         ...
 
     def pause(self, seconds: float, reason: str) -> None:
@@ -80,12 +82,12 @@ class TokenBucketLimiter:
     def __init__(self, limits: RateLimit | Sequence[RateLimit] | None) -> None:
         given = [limits] if isinstance(limits, RateLimit) else limits or []
         self._limits = tuple(given)
-        self._buckets = [Bucket(limit) for limit in given]
+        self._buckets = [_Bucket(limit) for limit in given]
         self._configured = min((limit.rate for limit in given), default=None)
-        self._waiters: deque[_Waiter] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: OrderedDict[asyncio.Future[None], float | None] = OrderedDict()  # and its max_pause
+        self._timer: asyncio.TimerHandle | None = None  # set whenever somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._paused_until = -math.inf
+        self._paused_until = self._told_until = -math.inf
         self._reason = ""
 
     async def acquire(self, *, max_pause: float | None = None) -> None:
@@ -97,62 +99,67 @@ class TokenBucketLimiter:
         """
         loop = self._bound()
         now = loop.time()
-        self._refuse_long_pause(max_pause, now)
-        if not self._waiters and self._wait(now) <= 0.0:
+        if max_pause is not None and self._paused_until - now > max_pause:
+            raise self._too_long(self._paused_until - now)
+        wait = self._wait(now)
+        if wait <= 0.0 and not self._waiters:
             self._grant(now)
             return
-        waiter = _Waiter(loop.create_future(), max_pause)
-        self._waiters.append(waiter)
+        future = loop.create_future()
+        self._waiters[future] = max_pause
         if self._timer is None:
-            self._arm(now)
+            self._arm(loop, now + wait)
         try:
-            await waiter.future
-        except asyncio.CancelledError:
-            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                self.refund()  # granted, but cancelled before it could run
-            else:
-                self._vanish(waiter)
+            await future
+        except BaseException:  # cancelled, or its coroutine closed, or the pause became too long
+            self._leave(future)
             raise
 
     def refund(self) -> None:
-        """Give back a token that was not used; the next in the queue may have it."""
+        """Give back the newest token, unused; the next in the queue may have it. See `Limiter.refund`."""
         for bucket in self._buckets:
             bucket.refund()
-        if self._loop is not None and self._waiters:
+        if self._waiters:
             self._serve()
 
     def pause(self, seconds: float, reason: str) -> None:
         """Close the gate for `seconds`; it reopens through the bucket, not for all at once."""
         now = self._bound().time()
-        if now + seconds <= self._paused_until:
+        until = now + seconds
+        if not until > max(now, self._paused_until):  # which refuses nan, too
             return
-        self._paused_until = now + seconds
+        if now >= self._paused_until or until >= self._told_until + _WORTH_TELLING:
+            self._told_until = until
+            logger.info("paused for %.2f s: %s", seconds, reason)
+        self._paused_until = until
         self._reason = reason
-        logger.info("paused for %.2f s: %s", seconds, reason)
         for bucket in self._buckets:
-            bucket.drain(self._paused_until)
-        for waiter in [waiter for waiter in self._waiters if waiter.impatient(seconds)]:
-            self._waiters.remove(waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(self._too_long(seconds))
-        self._arm(now)
+            bucket.reopen(until)
+        # The timer stays: it rings too early, once, and is set anew for whoever still waits.
+        for future, max_pause in list(self._waiters.items()):
+            if max_pause is not None and seconds > max_pause:
+                if not future.done():
+                    future.set_exception(self._too_long(seconds))
+                self._leave(future)
 
     def observe(self, status: int, sent_at: float, headers: Mapping[str, str]) -> None:
         """Learn from an answer."""
 
     def wait_time(self, ahead: int = 0) -> float:
-        """Return the seconds until a caller arriving now would get its token.
+        """Return the seconds until a caller arriving now would get its token, at the earliest.
+
+        Exact for a single limit, a lower bound for several, at the present rate and pause.
 
         Args:
             ahead: others that come before it, besides those who wait already.
         """
+        if self._loop is None:  # asking is no use: it binds to no event loop
+            return max([0.0, *(bucket.wait(0.0, ahead) for bucket in self._buckets)])
         try:
             now = self._bound().time()
-        except RuntimeError:  # planned outside an event loop: nothing has been used yet, or all is over
-            return max([0.0, *(Bucket(limit).wait(0.0, ahead) for limit in self._limits)])
-        behind = ahead + len(self._waiters)
-        pause = max(0.0, self._paused_until - now)  # which the buckets know too: it has drained them
-        return max([pause, *(bucket.wait(now, behind) for bucket in self._buckets)])
+        except RuntimeError:  # outside an event loop: as if nothing had been used
+            return TokenBucketLimiter(self._limits).wait_time(ahead)
+        return self._wait(now, ahead + len(self._waiters))
 
     @property
     def state(self) -> RateLimitState:
@@ -168,7 +175,7 @@ class TokenBucketLimiter:
         )
 
     async def aclose(self) -> None:
-        """Release nothing: whoever shares the limiter may go on using it."""
+        """Release nothing: whoever shares the limiter may go on using it, and its timer ends by itself."""
 
     def __repr__(self) -> str:
         return f"TokenBucketLimiter({', '.join(map(repr, self._limits)) or None})"
@@ -180,18 +187,17 @@ class TokenBucketLimiter:
             self._loop = running
         elif self._loop is not running:
             raise SessionLoopError(
-                "this limiter belongs to the event loop of its first use; share it only within one loop "
-                "(across processes or loops, use leadstatus_async.redis)"
+                "this limiter belongs to the event loop of its first use; make one for each event loop "
+                "(to share a quota across loops or processes, use leadstatus_async.redis)"
             )
         return running
 
-    def _wait(self, now: float) -> float:
-        """Return the seconds until the head of the queue may go."""
-        if now < self._paused_until:
-            return self._paused_until - now
-        wait = 0.0
+    def _wait(self, now: float, ahead: int = 0) -> float:
+        """Return the seconds until the one behind `ahead` others may go; 0.0 if now."""
+        wait = max(0.0, self._paused_until - now)
         for bucket in self._buckets:
-            wait = max(wait, bucket.wait(now))
+            bucket.settle(now)
+            wait = max(wait, bucket.wait(now, ahead))
         return wait
 
     def _grant(self, now: float) -> None:
@@ -200,46 +206,47 @@ class TokenBucketLimiter:
 
     def _serve(self) -> None:
         """Let as many go as there are tokens, and set the timer for the next."""
-        now = self._bound().time()
+        loop = self._bound()
+        now = loop.time()
         while self._waiters:
-            if self._waiters[0].future.done():
-                self._waiters.popleft()
-            elif self._wait(now) <= 0.0:
+            future = next(iter(self._waiters))
+            if not future.done():
+                wait = self._wait(now)
+                if wait > 0.0:
+                    self._arm(loop, now + max(wait, _RESOLUTION))
+                    return
                 self._grant(now)
-                self._waiters.popleft().future.set_result(None)
-            else:
-                break
-        self._arm(now)
+                future.set_result(None)
+            del self._waiters[future]
+        self._disarm()
 
-    def _arm(self, now: float) -> None:
-        """Set the one timer for the head of the queue."""
+    def _arm(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        """Set the one timer; any token serves the head of the queue, whoever that is by then."""
+        self._disarm()
+        self._timer = loop.call_at(when, self._ring)
+
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiters and self._loop is not None:
-            wait = self._wait(now)
-            self._timer = self._loop.call_at(now + max(wait, _RESOLUTION if wait > 0 else 0.0), self._ring)
-
-    def retime(self) -> None:
-        """Let those who wait know that a rate has changed."""
-        if self._waiters:
-            self._serve()
 
     def _ring(self) -> None:
         self._timer = None
         self._serve()
 
-    def _vanish(self, waiter: _Waiter) -> None:
-        head = bool(self._waiters) and self._waiters[0] is waiter
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-        if head and self._loop is not None:
-            self._arm(self._loop.time())
+    def _leave(self, future: asyncio.Future[None]) -> None:
+        """Strike out who waits no more; what it was granted goes to the next."""
+        if future in self._waiters:
+            del self._waiters[future]
+            if not self._waiters:
+                self._disarm()
+        elif not future.cancelled() and future.exception() is None:
+            self.refund()
 
-    def _refuse_long_pause(self, max_pause: float | None, now: float) -> None:
-        left = self._paused_until - now
-        if max_pause is not None and left > max_pause:
-            raise self._too_long(left)
+    def _change_rate(self, bucket: _Bucket, capacity: float, drip: float) -> None:
+        """Give a bucket another size and rate, and time those who wait anew (b3)."""
+        bucket.set_rate(self._bound().time(), capacity, drip)
+        self._serve()
 
     def _too_long(self, seconds: float) -> RateLimitError:
         return RateLimitError(
@@ -258,82 +265,73 @@ def seconds_until(limiter: Limiter, ahead: int) -> float:
     return limiter.wait_time() + (ahead / rate if rate else 0.0)
 
 
-class _Waiter:
-    __slots__ = ("future", "max_pause")
-
-    def __init__(self, future: asyncio.Future[None], max_pause: float | None) -> None:
-        self.future = future
-        self.max_pause = max_pause
-
-    def impatient(self, pause: float) -> bool:
-        """Whether this waiter will not wait for a pause of so many seconds."""
-        return self.max_pause is not None and pause > self.max_pause
-
-
-class Bucket:
+class _Bucket:
     """One `RateLimit` as a bucket whose window bound holds.
 
-    aiolimiter does the leaking. Its public API has no refund, no change of rate and no "when": the two
-    private names used here, `_level` and `_rate_per_sec`, are pinned by `aiolimiter<2` and by a test.
+    aiolimiter does the leaking. Its public API has no refund, no change of rate and no "when", and its
+    `acquire` is a coroutine, which a timer cannot await. The two private names used for these, `_level`
+    and `_rate_per_sec`, are pinned by `aiolimiter<2` and by a test.
     """
 
     def __init__(self, limit: RateLimit) -> None:
+        capacity, drip = sizes(limit)
+        self._tank = AsyncLimiter(capacity, capacity / drip)
+        self._opens = math.inf  # when the pause that stands is over
         self._window = int(limit.max_rate) if limit.burst is not None else 0
         # A little more than the window: requests arrive a little less evenly than they are sent.
         self._per = 1.01 * limit.per + _JITTER
         self._grants: deque[float] = deque()  # those of the last `per` seconds, where a burst may go
-        capacity, drip = sizes(limit)
-        self._bucket = AsyncLimiter(capacity, capacity / drip)
 
-    def set_rate(self, capacity: float, drip: float) -> None:
-        """Change size and rate, after settling what has been earned so far (b3)."""
-        self._bucket.has_capacity(0)
-        self._bucket.max_rate = capacity
-        self._bucket._rate_per_sec = drip  # noqa: SLF001
+    def settle(self, now: float) -> None:
+        """Credit what has dripped so far; of what did before a pause was over, one token at most is left."""
+        tank = self._tank
+        tank.has_capacity(0)
+        if now >= self._opens:
+            floor = tank.max_rate - 1 - (now - self._opens) * tank._rate_per_sec  # noqa: SLF001
+            tank._level = max(tank._level, floor)  # noqa: SLF001
+            self._opens = math.inf
 
     def wait(self, now: float, ahead: int = 0) -> float:
         """Return the seconds until a token is there for whoever has `ahead` others before it."""
-        bucket = self._bucket
-        if bucket._level:  # noqa: SLF001
-            bucket.has_capacity(0)  # settles the level
-        missing = bucket._level + 1 + ahead - bucket.max_rate  # noqa: SLF001
-        wait = missing / bucket._rate_per_sec if missing > 1e-9 else 0.0  # noqa: SLF001
-        return max(wait, self._window_wait(now, ahead)) if self._window else wait
+        tank = self._tank
+        level, gate = tank._level, 0.0  # noqa: SLF001
+        if self._opens < math.inf:
+            gate = self._opens - now
+            level = max(level - gate * tank._rate_per_sec, tank.max_rate - 1)  # noqa: SLF001
+        # Every `window` grants repeat, `per` seconds later at the earliest, those before them.
+        rounds, place = divmod(ahead, self._window) if self._window else (0, ahead)
+        missing = level + 1 + place - tank.max_rate
+        wait = gate + missing / tank._rate_per_sec if missing > _ROUNDING else gate  # noqa: SLF001
+        free = self._window - len(self._grants)
+        if place >= free and self._window:
+            wait = max(wait, self._grants[place - free] + self._per - now)
+        return wait + rounds * self._per
 
     def take(self, now: float) -> None:
-        """Use a token, which `wait` said is there."""
-        self._bucket.has_capacity(0)  # settles the level
-        self._bucket._level += 1  # noqa: SLF001
+        """Use a token, which `wait` has just said is there."""
+        self._tank._level += 1  # noqa: SLF001
         if self._window:
-            self._grants.append(now)
-            if len(self._grants) > self._window:
+            while self._grants and self._grants[0] + self._per <= now:
                 self._grants.popleft()
+            self._grants.append(now)
 
     def refund(self) -> None:
-        """Give back a token that was not used."""
-        self._bucket._level = max(0.0, self._bucket._level - 1)  # noqa: SLF001
+        """Give back the token taken last, unused."""
+        self._tank._level = max(0.0, self._tank._level - 1)  # noqa: SLF001
         if self._grants:
             self._grants.pop()
 
-    def drain(self, until: float) -> None:
-        """Be all but empty at `until`, when a pause is over: one token, then the drip."""
-        bucket = self._bucket
-        bucket.has_capacity(0)
-        kept = max(0.0, until - bucket._last_check) * bucket._rate_per_sec  # noqa: SLF001
-        bucket._level = max(bucket._level, bucket.max_rate - 1) + kept  # noqa: SLF001
+    def reopen(self, at: float) -> None:
+        """Have one token at most when a pause is over."""
+        self._opens = at
 
-    def _window_wait(self, now: float, ahead: int) -> float:
-        """Return the seconds until the window of `per` seconds has room again.
-
-        Whoever is `ahead` places behind goes `ahead // window` whole windows later at least.
-        """
-        rounds, place = divmod(ahead, self._window)
-        free = self._window - len(self._grants)
-        if place < free:
-            return rounds * self._per
-        due = self._grants[place - free] + self._per
-        # A grant exactly `per` later would fall into the same window by a rounding error.
-        return max(0.0, due - now + 1e-9 * max(1.0, due)) + rounds * self._per
+    def set_rate(self, now: float, capacity: float, drip: float) -> None:
+        """Change size and rate. What was earned stays, as far as it fits; nothing is given (b3)."""
+        self.settle(now)
+        tank = self._tank
+        tank._level = max(0.0, tank._level + capacity - tank.max_rate)  # noqa: SLF001
+        tank._rate_per_sec = drip  # noqa: SLF001
+        tank.max_rate = capacity
 
 
 def sizes(limit: RateLimit) -> tuple[float, float]:
@@ -342,10 +340,10 @@ def sizes(limit: RateLimit) -> tuple[float, float]:
     `capacity + drip * per < max_rate + 1` is the bound. What capacity there is above 1 makes up for
     late timers, which with capacity 1 cost 8-11% of the rate (b2, b6).
     """
-    if limit.burst is not None:
-        return float(limit.burst), limit.rate
     if limit.max_rate < 1:
         return 1.0, limit.rate / 1.01
+    if limit.burst is not None:
+        return float(limit.burst), limit.rate
     whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
     capacity = min(float(whole), 1 + 0.005 * limit.rate)
     return capacity, (whole + 1 - capacity) / (1.01 * limit.per)

@@ -174,7 +174,9 @@ async def test_a_fault_that_passes_costs_no_lead(server, campaign, fault):
         ("redirect", UnexpectedStatusError, 302),
     ],
 )
-async def test_a_fatal_answer_is_raised_as_itself_and_stops_the_rest(server, make_session, fault, error, status):
+async def test_a_fatal_answer_is_raised_as_itself_and_stops_the_rest(
+    server, make_session, fault, error, status
+):
     """Fatal answers are not repeated chunk by chunk, and every position carries the error."""
     server.fault(fault, times=None)
     campaign = make_session(concurrency=2).campaign("acc", "camp")
@@ -218,7 +220,11 @@ async def test_a_fault_that_stays_fails_its_leads(server, make_session, fault, e
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("missing-row", MissingLeadError), ("bad-row", ResponseDecodeError), ("bad-row-no-id", MissingLeadError)],
+    [
+        ("missing-row", MissingLeadError),
+        ("bad-row", ResponseDecodeError),
+        ("bad-row-no-id", MissingLeadError),
+    ],
 )
 async def test_one_bad_row_loses_one_lead(server, campaign, fault, error):
     """The 99 neighbours of a missing or malformed row are answered; nothing is asked again."""
@@ -311,7 +317,7 @@ async def test_a_single_lead_too_large_is_that_leads_failure(server, campaign):
 
 
 async def test_retry_asks_for_the_failures_only(server, campaign):
-    """retry keeps what is answered, asks for the rest and keeps the order; hopeless IDs stay."""
+    """Retry keeps what is answered, asks for the rest and keeps the order; hopeless IDs stay."""
     server.fault("missing-row")
     first = await campaign.get_many(["a", "b,b", "c", "a"], on_error="collect")
     assert [outcome.ok for outcome in first] == [False, False, True, False]
@@ -480,7 +486,9 @@ async def test_cancelling_a_call_leaves_nothing_behind(server, make_session):
     """The caller's CancelledError is its own, and requests, tasks and slots are gone when it arrives."""
     server.hold()
     session = make_session(concurrency=3)
-    call = asyncio.create_task(session.campaign("acc", "camp").get_many(IDS * 2 + [f"x{n}" for n in range(300)]))
+    call = asyncio.create_task(
+        session.campaign("acc", "camp").get_many(IDS * 2 + [f"x{n}" for n in range(300)])
+    )
     await server.wait_for_requests(3)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -197,7 +197,12 @@ async def in_terminal(arguments, columns=80, **environment):
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdin=side, stdout=side, stderr=side, env={**kept, "TERM": "xterm"} | environment
+        *COMMAND,
+        *arguments,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        env={**kept, "TERM": "xterm"} | environment,
     )
     os.close(side)
     shown = bytearray()
@@ -233,7 +238,9 @@ async def test_in_a_terminal_there_is_progress_and_colour(server, columns):
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 async def test_no_colour_where_none_is_wanted(server, environment):
     """NO_COLOR and TERM=dumb are respected."""
-    _, shown = await in_terminal([*WHERE, "a"], SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url, **environment)
+    _, shown = await in_terminal(
+        [*WHERE, "a"], SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url, **environment
+    )
     assert "\x1b[3" not in shown
     assert server.expected("a").workflow_status in shown
 

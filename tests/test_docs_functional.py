@@ -48,5 +48,7 @@ def test_the_readme_is_short_and_names_every_error():
     internal = {"ResponseError", "APIStatusError", "LimiterError"}
     named = {name for name, kind in vars(errors).items() if isinstance(kind, type) and name.endswith("Error")}
     assert {name for name in named - internal if f"`{name}`" not in text} == set()
-    defaults = ", ".join(f"{field}={getattr(RetryPolicy(), field)}" for field in RetryPolicy.__struct_fields__)
+    defaults = ", ".join(
+        f"{field}={getattr(RetryPolicy(), field)}" for field in RetryPolicy.__struct_fields__
+    )
     assert f"RetryPolicy({defaults})" in text

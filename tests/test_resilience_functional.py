@@ -92,7 +92,9 @@ async def test_a_server_error_that_is_final_fails_its_leads_in_an_outage_too(ser
 
 async def test_what_is_in_flight_spends_its_attempts(server, make_session):
     """A request that fails for the last time while the outage begins fails its leads."""
-    session = make_session(chunk_size=1, concurrency=8, retry=RetryPolicy(max_attempts=2, base_delay=0.01, max_delay=0.01))
+    session = make_session(
+        chunk_size=1, concurrency=8, retry=RetryPolicy(max_attempts=2, base_delay=0.01, max_delay=0.01)
+    )
     await session.campaign("a", "c").get("warm")
     server.fault("500", times=None, when=lambda request: server.count < 60)
     result = await session.campaign("a", "c").get_many(leads(40), on_error="collect")
@@ -102,7 +104,9 @@ async def test_what_is_in_flight_spends_its_attempts(server, make_session):
 
 async def test_a_half_broken_server_is_no_outage(server, make_session):
     """Every second answer a 502: everything is answered in the end."""
-    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.001, max_delay=0.01, max_attempts=30, budget=1000))
+    session = make_session(
+        chunk_size=1, retry=RetryPolicy(base_delay=0.001, max_delay=0.01, max_attempts=30, budget=1000)
+    )
     turn = iter(range(10**6))
     server.fault("502", times=None, when=lambda request: next(turn) % 2 == 0)
     result = await session.campaign("a", "c").get_many(leads(200))
@@ -141,7 +145,9 @@ async def test_a_right_limit_is_never_refused(server, make_session):
 
 async def test_several_limits_hold_together(server, make_session):
     """A list of limits holds them all."""
-    session = make_session(rate_limit=[RateLimit(100, per=0.1), RateLimit(20, per=0.5, burst=20)], chunk_size=1)
+    session = make_session(
+        rate_limit=[RateLimit(100, per=0.1), RateLimit(20, per=0.5, burst=20)], chunk_size=1
+    )
     await session.campaign("a", "c").get_many(leads(45))
     assert server.peak_rate(0.5) <= 20
 
@@ -192,7 +198,9 @@ async def test_events_tell_what_happened(server, make_session):
     assert kinds["ChunkSplit"] == 2
     assert kinds["Paused"] == 1
     assert kinds["BatchFinished"] == 3
-    attempt = next(event for event in seen if isinstance(event, events.AttemptFinished) and event.status == 429)
+    attempt = next(
+        event for event in seen if isinstance(event, events.AttemptFinished) and event.status == 429
+    )
     assert (attempt.account, attempt.campaign, attempt.error) == ("acc", "camp", "RateLimitError")
     assert attempt.trace_id
 
@@ -228,14 +236,17 @@ async def test_log_lines_hold_no_lead_ids(server, make_session, caplog):
 
 
 async def test_days_of_use_leave_nothing_behind():
-    """Thousands of calls with faults, cancellations and pauses end with as many tasks and objects as before."""
+    """Thousands of calls with faults and cancellations end with as many tasks and objects as before."""
     seed = 20260101
     print(f"seed {seed}")
     dice = random.Random(seed)
     faults = {"500": 41, "reset": 53, "missing-row": 61, "429-retry-after-ms": 997, "cut-body": 71}
     async with FakeLeadStatusServer(faults_every=faults, keep_requests=False) as server:
         session = LeadStatusSession(
-            "sk_test", base_url=server.url, rate_limit=RateLimit(2000), retry=RetryPolicy(base_delay=0.001, budget=10_000)
+            "sk_test",
+            base_url=server.url,
+            rate_limit=RateLimit(2000),
+            retry=RetryPolicy(base_delay=0.001, budget=10_000),
         )
 
         async def one(number):
@@ -265,7 +276,9 @@ async def test_days_of_use_leave_nothing_behind():
             while session.stats.in_flight or session.stats.queued:
                 await asyncio.sleep(0.01)
             gc.collect()
-            own = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("leadstatus")]
+            own = [
+                thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("leadstatus")
+            ]
             return Counter(type(thing).__name__ for thing in own), len(asyncio.all_tasks())
 
         await rounds(400)

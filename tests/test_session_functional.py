@@ -125,7 +125,9 @@ def test_plain_http_can_be_allowed():
     LeadStatusSession(KEY, base_url="http://staging.internal", allow_insecure=True)
 
 
-@pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "a?b", "a#b", "%2e", "a b", "a\x00", "\ud800", 7, "a,b"])
+@pytest.mark.parametrize(
+    "bad", ["", ".", "..", "a/b", "a?b", "a#b", "%2e", "a b", "a\x00", "\ud800", 7, "a,b"]
+)
 def test_path_ids_that_bend_the_url_are_refused(bad):
     """campaign() refuses them before any I/O (a6), naming which of the two it is."""
     session = LeadStatusSession(KEY)
@@ -165,7 +167,7 @@ async def test_no_cookie_is_kept(server, make_session):
 
 
 async def test_one_disconnect_is_one_request(server, make_session):
-    """aiohttp's hidden second attempt is off: what is counted is what the server saw (a3)."""
+    """Aiohttp's hidden second attempt is off: what is counted is what the server saw (a3)."""
     server.fault("disconnect")
     session = make_session()
     result = await session.campaign("a", "c").get_many(["x"])
@@ -191,7 +193,7 @@ async def test_many_stale_connections_cost_no_lead(server, make_session):
 
 
 async def test_a_borrowed_session_works_and_is_left_as_it_was(server):
-    """raise_for_status, a 1 ms timeout and headers of its own are overridden per request, not changed (a16)."""
+    """raise_for_status, a 1 ms timeout and own headers are overridden per request, not changed (a16)."""
     async with aiohttp.ClientSession(
         raise_for_status=True,
         timeout=aiohttp.ClientTimeout(total=0.001),
@@ -232,7 +234,7 @@ async def test_a_disconnect_on_a_borrowed_session_counts_twice(server):
 
 
 async def test_a_borrowed_session_with_auth_of_its_own_is_refused():
-    """aiohttp would refuse every request; we say so at construction."""
+    """Aiohttp would refuse every request; we say so at construction."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         lent = aiohttp.ClientSession(auth=aiohttp.BasicAuth("u", "p"))
@@ -250,7 +252,9 @@ async def test_a_closed_borrowed_session_is_said_plainly(server):
     with pytest.raises(SessionClosedError, match="aiohttp session"):
         await session.campaign("a", "c").get_many(["x"])
     with pytest.raises(SessionClosedError, match="lent"):
-        await LeadStatusSession(KEY, base_url=server.url, http_session=lent).campaign("a", "c").get_many(["x"])
+        await (
+            LeadStatusSession(KEY, base_url=server.url, http_session=lent).campaign("a", "c").get_many(["x"])
+        )
     await session.aclose()
 
 
@@ -294,7 +298,9 @@ async def test_closing_ends_calls_in_flight_with_all_that_was_finished(server, m
     """Within a second, SessionClosedError with .result, whatever on_error says; never CancelledError."""
     session = make_session(concurrency=4)
     campaign = session.campaign("a", "c")
-    server.fault("hang", times=None, when=lambda request: IDS[150] in request.lead_ids or "g" in request.lead_ids)
+    server.fault(
+        "hang", times=None, when=lambda request: IDS[150] in request.lead_ids or "g" in request.lead_ids
+    )
     seen = []
     calls = [
         asyncio.create_task(campaign.get_many(IDS, progress=seen.append)),
@@ -396,7 +402,9 @@ def gathered(error, seen=None):
     return "".join(texts)
 
 
-@pytest.mark.parametrize("fault", ["401", "echo-key", "reset", "hang", "cut-body", "garbage-status-line", "html-200"])
+@pytest.mark.parametrize(
+    "fault", ["401", "echo-key", "reset", "hang", "cut-body", "garbage-status-line", "html-200"]
+)
 async def test_the_key_is_nowhere_to_be_found(server, make_session, caplog, fault):
     """In no repr, str, args, vars, traceback with locals, context chain, pickle or DEBUG log."""
     caplog.set_level(logging.DEBUG)
@@ -404,7 +412,7 @@ async def test_the_key_is_nowhere_to_be_found(server, make_session, caplog, faul
     session = make_session(timeout=0.2, retry=RetryPolicy(max_attempts=2, base_delay=0.01))
     with pytest.raises((BatchError, Exception)) as caught:
         await session.campaign("a", "c").get_many(["x"])
-    with pytest.raises(Exception) as single:  # noqa: B017
+    with pytest.raises(Exception) as single:
         await session.campaign("a", "c").get("x")
     for error in (caught.value, single.value):
         assert KEY not in gathered(error)
@@ -463,7 +471,8 @@ async def test_a_certificate_nobody_trusts_is_said_plainly_and_not_retried(tmp_p
     """TLS failures stop the call, name the host and the option that helps (a15)."""
     subprocess.run(
         [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=localhost",
             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
             "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem"),
         ],
@@ -582,7 +591,7 @@ async def test_stats_and_limiter_are_snapshots(server, make_session):
 
 async def test_aioresponses_users_find_their_way(make_session, monkeypatch):
     """With the shim that aioresponses 0.7.9 needs on aiohttp 3.14 (f1), a canned reply works."""
-    import aioresponses.core as core
+    from aioresponses import core
 
     class Shimmed(aiohttp.ClientResponse):
         def __init__(self, *args, **kwargs):
@@ -598,7 +607,7 @@ async def test_aioresponses_users_find_their_way(make_session, monkeypatch):
 
 
 async def test_a_deadline_error_says_how_far_it_came(server, make_session):
-    """attempts and waited are on the error where a request was made."""
+    """Attempts and waited are on the error where a request was made."""
     server.fault("hang")
     with pytest.raises(DeadlineExceededError) as caught:
         await make_session().campaign("a", "c").get_many(["x"], deadline=0.1)

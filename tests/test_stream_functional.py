@@ -133,7 +133,7 @@ async def test_leaving_early_cancels_what_is_in_flight(server, make_session):
 
 
 async def test_cancelling_the_consumer_closes_the_source(server, make_session):
-    """The consumer's task is cancelled: requests are cut, the source is closed, and no lead is lost silently."""
+    """Requests are cut, the source is closed, and whoever goes on reading is told."""
     session = make_session()
     source = Source(IDS, pause_at={150})
     stream = session.campaign("a", "c").stream(source)
@@ -236,8 +236,10 @@ async def test_the_deadline_ends_the_stream(server, make_session):
     server.fault("hang", times=None, when=lambda request: IDS[100] in request.lead_ids)
     got = []
     with pytest.raises(DeadlineExceededError):
-        async for outcome in make_session().campaign("a", "c").stream(
-            iter(IDS), on_error="collect", deadline=0.2, max_buffered=200
+        async for outcome in (
+            make_session()
+            .campaign("a", "c")
+            .stream(iter(IDS), on_error="collect", deadline=0.2, max_buffered=200)
         ):
             got.append(outcome.ok)
     assert got == [True] * 100 + [False] * 100 + [True] * 100
@@ -280,7 +282,7 @@ async def test_a_long_pause_fails_what_waits(server, make_session):
 
 
 async def test_progress_learns_the_total_at_the_end(campaign):
-    """total is None until the source has ended."""
+    """Total is None until the source has ended."""
     seen = []
     async for _ in campaign.stream(Source(IDS[:250]), progress=seen.append, max_buffered=100):
         pass

@@ -93,7 +93,9 @@ async def test_the_interval_runs_from_start_to_start(server, campaign):
     await server.wait_for_requests(before + 3)
     server.set_status("a", "completed")
     await poll
-    gaps = [b.at - a.at for a, b in zip(server.requests[before:], server.requests[before + 1 :], strict=False)]
+    gaps = [
+        b.at - a.at for a, b in zip(server.requests[before:], server.requests[before + 1 :], strict=False)
+    ]
     assert min(gaps) >= 0.09
     assert server.max_in_flight == 1
 

@@ -8,12 +8,11 @@ import sys
 def main() -> None:
     """Run the `leadstatus` command."""
     try:
-        import rich  # noqa: F401, PLC0415
-        import typer  # noqa: F401, PLC0415
-    except ImportError:
+        from leadstatus_async.cli.app import run  # noqa: PLC0415
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("rich", "typer"):
+            raise
         sys.exit('The leadstatus command needs its extra: pip install "leadstatus-async[cli]"')
-    from leadstatus_async.cli.app import run  # noqa: PLC0415
-
     sys.exit(run(sys.argv[1:]))
 
 

@@ -49,7 +49,7 @@ def demo() -> None:
 
 @app.command(epilog=EXITS)
 def check(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Lead IDs; - reads stdin.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Lead IDs; - is stdin.")] = None,
     *,
     account: Annotated[str, typer.Option(help="Account group ID.")],
     campaign: Annotated[str, typer.Option(help="Campaign ID.")],

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from rich.console import Console
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def showing_progress(console: Console, total: int) -> Iterator[Callable[[Progress], object]]:
+def showing_progress(console: Console, total: int) -> Generator[Callable[[Progress], object], None, None]:
     """Yield a `progress` callback that draws a bar while the block runs."""
     if not console.is_terminal or os.environ.get("TERM") == "dumb":
         yield lambda _: None

@@ -54,7 +54,8 @@ def leads_table(result: BatchResult[Any]) -> Table:
             table.add_row(Text(outcome.lead_id), status, Text(step), Text(reason))
         else:
             error = f"{type(outcome.error).__name__}: {outcome.error}"
-            table.add_row(Text(ascii(outcome.lead_id)[1:-1]), Text("failed", style="bold red"), "", Text(error))
+            failed = Text("failed", style="bold red")
+            table.add_row(Text(ascii(outcome.lead_id)[1:-1]), failed, "", Text(error))
     if len(result) > _ROWS_SHOWN:
         table.caption = f"{len(result) - _ROWS_SHOWN} more; --format csv shows all"
     return table

@@ -29,7 +29,7 @@ def lead_ids(arguments: list[str], file: str | None) -> list[str]:
         else:
             ids.append(source)
     if not ids:
-        raise ConfigurationError("no lead IDs: give them as arguments, with --file F, or - for standard input")
+        raise ConfigurationError("no lead IDs: give them as arguments, with --file F, or - for stdin")
     return ids
 
 

@@ -14,9 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leadstatus_async.testing._log import ReceivedRequest
     from leadstatus_async.testing.faults import FAULTS, Fault
     from leadstatus_async.testing.quota import FixedWindow, SlidingWindow, TokenBucket
-    from leadstatus_async.testing.server import FakeLeadStatusServer, ReceivedRequest
+    from leadstatus_async.testing.server import FakeLeadStatusServer
 
 __all__ = [
     "FAULTS",
@@ -33,7 +34,7 @@ _HOME = {
     "FakeLeadStatusServer": "server",
     "Fault": "faults",
     "FixedWindow": "quota",
-    "ReceivedRequest": "server",
+    "ReceivedRequest": "_log",
     "SlidingWindow": "quota",
     "TokenBucket": "quota",
 }

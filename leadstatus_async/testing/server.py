@@ -1,432 +1,348 @@
 """A real HTTP server on port 0 that follows `openapi.yaml`, for tests and demos without the vendor.
 
-Raw asyncio streams, because the faults are those of sockets: resets, cut bodies, stale connections.
-It imports nothing of the package but the models: a bug shared with the client's decoder must not
-agree with itself. All times are seconds as float.
+Here is decided what each request is answered, and when. Raw sockets under it, because the faults are
+those of sockets: resets, cut bodies, stale connections. It imports nothing of the package but the
+models: a bug shared with the client's decoder must not agree with itself. All times are seconds as
+float.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-import zlib
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from leadstatus_async.models import LeadStatus, WorkflowStatus
-from leadstatus_async.testing.faults import Asked, Fault, Reply, envelope, fault, http_date, page, refusal
+from leadstatus_async.testing._faulting import Faulting
+from leadstatus_async.testing._http import read_target
+from leadstatus_async.testing._leads import Leads
+from leadstatus_async.testing._listener import Listener
+from leadstatus_async.testing._log import Log, ReceivedRequest
+from leadstatus_async.testing.faults import Asked, Fault, Reply, fault, page, refusal
+from leadstatus_async.testing.quota import headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from types import TracebackType
 
-    from leadstatus_async.testing.quota import Decision, FixedWindow, SlidingWindow, TokenBucket
-
-_STATUSES = list(WorkflowStatus)
-_STEPS = (None, "email_1", "email_2", "call")
-_MAX_HEAD = 256 * 1024
-
-
-@dataclass
-class ReceivedRequest:
-    """A request as it came, and what became of it.
-
-    Attributes:
-        at: loop time of its arrival.
-        target: path and query as sent.
-        account, campaign, lead_ids: as read from the target.
-        headers: with lower-case names.
-        connection: number of the connection it came on.
-        status: of the answer; None where none was given.
-        fault: name of the fault it met, if any.
-    """
-
-    at: float
-    target: str
-    account: str
-    campaign: str
-    lead_ids: tuple[str, ...]
-    headers: Mapping[str, str]
-    connection: int
-    status: int | None = None
-    fault: str | None = None
-
-
-@dataclass
-class _Rule:
-    make: Callable[[Asked], Reply]
-    name: str
-    left: int | None
-    when: Callable[[ReceivedRequest], bool]
-
-
-@dataclass(eq=False)
-class _Connection:
-    number: int
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    stale: bool = False
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    from leadstatus_async.models import LeadStatus
+    from leadstatus_async.testing._connection import Connection
+    from leadstatus_async.testing._http import Head
+    from leadstatus_async.testing.quota import Limit
 
 
 class FakeLeadStatusServer:
-    """The endpoint, on loopback; use it as an async context manager.
+    """The endpoint, on loopback; use it as an async context manager, or `start` and `aclose` it.
 
         async with FakeLeadStatusServer() as server:
             session = LeadStatusSession("sk_test", base_url=server.url)
 
-    Statuses are a fixed function of the lead ID unless `set_status` says otherwise.
+    Statuses are a fixed function of the lead ID unless set. What a request is answered is decided when
+    it arrives: first by the rate limit, then by the faults, then by what is asked. The options from
+    `api_key` to `rate_limit` are attributes too, and may be changed at any time.
 
     Args:
         api_key: the only key accepted; None accepts any.
+        revoked_keys: keys that are answered 401 in any case.
+        unknown, forbidden: IDs of accounts and campaigns that are answered 404, or 403; all others exist.
         max_ids: an enveloped 400 beyond so many lead IDs in a request; None for no limit.
-        max_url_bytes: a page with status `too_long` for longer request targets; None for no limit.
-        too_long: 414, 413, 431 or 400.
+        max_url_bytes: `too_long` for longer request targets; None for no limit.
+        too_long: a status, said in an HTML page (414, 413, 431, 400); or a fault.
         bad_ids: lead IDs that the server answers with an enveloped 400.
         latency: seconds before each answer.
-        rate_limit: a `SlidingWindow`, `FixedWindow` or `TokenBucket`; may be replaced at any time.
-        faults_every: fault name -> n: every n-th request meets it.
+        rate_limit: a `SlidingWindow`, `FixedWindow` or `TokenBucket`; None for none.
+        status_of: lead ID -> its status, or None for the derived one; what was set comes first.
+        faults_every: fault name -> n, each n-th request meets it; or a ratio below 1.
         path_prefix: what comes before `/v1`.
         drip_interval: seconds between two bytes of "slow-drip".
         keep_requests: keep the log of requests; off for millions.
+
+    Attributes:
+        in_flight: requests that have arrived and are not answered.
+        max_in_flight: the most there have been at once.
+
+    Raises:
+        ValueError: for an unknown fault in `faults_every`, or a bad number of times.
     """
 
     def __init__(
         self,
         *,
         api_key: str | None = None,
+        revoked_keys: Collection[str] = (),
+        unknown: Collection[str] = (),
+        forbidden: Collection[str] = (),
         max_ids: int | None = None,
         max_url_bytes: int | None = None,
-        too_long: int = 414,
+        too_long: int | str | Fault = 414,
         bad_ids: Collection[str] = (),
         latency: float = 0.0,
-        rate_limit: SlidingWindow | FixedWindow | TokenBucket | None = None,
-        faults_every: Mapping[str, int] | None = None,
+        rate_limit: Limit | None = None,
+        status_of: Callable[[str], LeadStatus | str | None] | None = None,
+        faults_every: Mapping[str, float] | None = None,
         path_prefix: str = "",
         drip_interval: float = 0.01,
         keep_requests: bool = True,
     ) -> None:
         self.api_key = api_key
+        self.revoked_keys, self.bad_ids = set(revoked_keys), set(bad_ids)
+        self.unknown, self.forbidden = set(unknown), set(forbidden)
         self.max_ids = max_ids
         self.max_url_bytes = max_url_bytes
         self.too_long = too_long
-        self.bad_ids = set(bad_ids)
-        self.latency = latency
+        self.latency, self.drip_interval = latency, drip_interval
         self.rate_limit = rate_limit
-        self.drip_interval = drip_interval
-        self.requests: list[ReceivedRequest] = []
-        self.count = 0
         self.in_flight = self.max_in_flight = 0
-        self._every = {name: (fault(name), every) for name, every in (faults_every or {}).items()}
         self._prefix = path_prefix.rstrip("/")
-        self._keep = keep_requests
-        self._script: deque[tuple[str | None, Callable[[Asked], Reply] | None]] = deque()
-        self._rules: list[_Rule] = []
-        self._set: dict[str, dict[str, Any]] = {}
-        self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
-        self._connected = 0
-        self._port = 0
-        self._gate = asyncio.Event()
-        self._gate.set()
-        self._arrived = asyncio.Condition()
+        self._leads = Leads(status_of)
+        self._faulting = Faulting(faults_every or {})
+        self._log = Log(keep=keep_requests)
+        self._listener = Listener(self._arrive, self._forget)
+        self._open: dict[Connection, asyncio.Task[None] | None] = {}  # where a request is in flight
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: asyncio.Event | None = None
 
     # Life
 
     @property
     def url(self) -> str:
-        """The base URL, without a slash at its end."""
-        return f"http://127.0.0.1:{self._port}{self._prefix}"
+        """The base URL, without a slash at its end.
 
-    @property
-    def connections(self) -> int:
-        """How many connections are open now."""
-        return len(self._connections)
+        Raises:
+            RuntimeError: the server has not been started.
+        """
+        if not self._listener.port:
+            raise RuntimeError("the server has no URL before it is started: use `async with`, or `start()`")
+        return f"http://127.0.0.1:{self._listener.port}{self._prefix}"
+
+    async def start(self) -> Self:
+        """Listen on a free port, and return the server."""
+        await self._listener.start()
+        return self
 
     async def start_listening(self) -> None:
-        """Listen, on the same port as before if there was one."""
-        self._server = await asyncio.start_server(
-            self._connected_by, "127.0.0.1", self._port, limit=_MAX_HEAD
-        )
-        self._port = self._server.sockets[0].getsockname()[1]
+        """Listen again, on the same port as before. Does nothing if it listens."""
+        await self._listener.start()
 
     async def stop_listening(self) -> None:
         """Refuse new connections and drop those there are, as a server does that goes down."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        tasks = [connection.task for connection in self._connections if connection.task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._listener.stop()
+        await self._settle()
 
     async def aclose(self) -> None:
         """Close the server and every connection. Idempotent."""
-        await self.stop_listening()
+        await self._listener.close()
+        await self._settle()
+
+    async def _settle(self) -> None:
+        if self._tasks:  # cancelled, but not yet gone
+            await asyncio.wait(self._tasks)
 
     async def __aenter__(self) -> Self:
-        await self.start_listening()
-        return self
+        return await self.start()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     # What it answers
 
+    @property
+    def statuses(self) -> dict[str, LeadStatus | str]:
+        """Lead ID -> what was set for it: a `LeadStatus`, or a text that leaves the other fields derived."""
+        return self._leads.statuses
+
     def set_status(self, lead_id: str, status: str, **fields: Any) -> None:
-        """Fix the status of a lead; `fields` are the API's, in camelCase."""
-        self._set[lead_id] = {"workflowStatus": str(status), **fields}
+        """Fix the status of a lead.
+
+        Args:
+            lead_id: of the lead.
+            status: a `WorkflowStatus`, or any text.
+            **fields: the API's optional ones, in camelCase or as `LeadStatus` has them.
+
+        Raises:
+            ValueError: for an unknown field.
+        """
+        self._leads.set(lead_id, status, fields)
 
     def expected(self, lead_id: str) -> LeadStatus:
-        """Return the status that the server tells of a lead."""
-        row = self._row(lead_id)
-        return LeadStatus(
-            lead_id=row["leadId"],
-            workflow_status=WorkflowStatus(row["workflowStatus"]),
-            workflow_instance_id=row["workflowInstanceId"],
-            latest_step=row["latestStep"],
-            workflow_stop_reason=row["workflowStopReason"],
-            has_pending_approval=row["hasPendingApproval"],
-        )
+        """Return the status that the server tells of a lead now."""
+        return self._leads.told(lead_id)
 
     def script(self, *faults: str | Fault | None) -> None:
-        """Let the next requests meet these faults, in this order; None is a good answer.
+        """Let the next requests meet these faults, in this order; None or "ok" is a good answer.
 
         Raises:
             ValueError: for an unknown name.
         """
-        for name in faults:
-            good = name is None or name == "ok"
-            self._script.append((_name(name), None if name is None or good else fault(name)))
+        self._faulting.script(*faults)
 
     def fault(
         self,
         name: str | Fault,
         *,
         times: int | None = 1,
-        when: Callable[[ReceivedRequest], bool] = lambda _: True,
+        when: Callable[[ReceivedRequest], bool] | None = None,
     ) -> None:
         """Let requests meet a fault.
 
         Args:
-            name: of the fault, or a `Fault` of your own.
+            name: of the fault (see `FAULTS`), or a `Fault` of your own.
             times: how many requests; None for all until `clear_faults`.
-            when: which requests.
+            when: which requests; None for any.
 
         Raises:
             ValueError: for an unknown name.
         """
-        self._rules.append(_Rule(fault(name), _name(name) or "", times, when))
+        self._faulting.add(name, times, when)
 
     def clear_faults(self) -> None:
-        """Answer well from now on."""
-        self._script.clear()
-        self._rules.clear()
-        self._every.clear()
+        """Answer well from now on. What hangs goes on hanging."""
+        self._faulting.clear()
 
     def hold(self) -> None:
-        """Answer nothing until `release`, so that requests stay in flight."""
-        self._gate.clear()
+        """Answer nothing that arrives from now on until `release`, so that requests stay in flight."""
+        self._held = self._held or asyncio.Event()
 
     def release(self) -> None:
         """Answer what is held, and go on."""
-        self._gate.set()
+        if self._held is not None:
+            self._held.set()
+            self._held = None
 
     # What it has seen
 
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The requests that have arrived, in order; none with `keep_requests=False`."""
+        return self._log.requests
+
+    @property
+    def count(self) -> int:
+        """How many requests have arrived since the server was made."""
+        return self._log.count
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._listener.connections)
+
     async def wait_for_requests(self, count: int) -> None:
         """Wait until so many requests have arrived since the server was made."""
-        async with self._arrived:
-            await self._arrived.wait_for(lambda: self.count >= count)
+        await self._log.wait(count)
 
     def peak_rate(self, per: float = 1.0) -> int:
         """Return the most requests that arrived within any window of `per` seconds."""
-        times, first, most = [request.at for request in self.requests], 0, 0
-        for last, at in enumerate(times):
-            while at - times[first] >= per:
-                first += 1
-            most = max(most, last - first + 1)
-        return most
+        return self._log.peak(per)
 
-    # One connection
+    # One request
 
-    async def _connected_by(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connected += 1
-        connection = _Connection(self._connected, reader, writer, task=asyncio.current_task())
-        self._connections.add(connection)
-        try:
-            while await self._exchange(connection):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        except asyncio.CancelledError:
-            pass  # the server closes: nobody awaits this task but the one who cancelled it
-        finally:
-            self._connections.discard(connection)
-            writer.close()
-
-    async def _exchange(self, connection: _Connection) -> bool:
-        """Read a request and answer it; False ends the connection."""
-        head = await connection.reader.readuntil(b"\r\n\r\n")
-        if connection.stale:
-            return False
-        request = self._received(head.decode("latin-1"), connection.number)
+    def _arrive(self, connection: Connection, head: Head) -> None:
+        request = self._received(connection, head)
+        self._log.add(request)
+        self._open[connection] = None
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        try:
-            reply = self._reply(request)
-            await self._note(request)
-            if self.latency:
-                await asyncio.sleep(self.latency)
-            await self._gate.wait()
-            return await self._send(reply, request, connection)
-        finally:
-            self.in_flight -= 1
+        if connection.stale:
+            request.fault = "stale-keep-alive"
+            self._answer(connection, request, Reply(how="disconnect"))
+            return
+        reply = self._reply(request)
+        if self.latency or self._held is not None or reply.how == "drip":
+            task = asyncio.create_task(self._answer_later(connection, request, reply))
+            self._open[connection] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._answer(connection, request, reply)
 
-    def _received(self, head: str, connection: int) -> ReceivedRequest:
-        line, *lines = head.split("\r\n")
-        target = line.split(" ")[1]
-        pairs = (text.partition(":") for text in lines if text)
-        headers = {name.lower(): value.strip() for name, _, value in pairs}
-        parts = urlsplit(target)
-        steps = parts.path.removeprefix(self._prefix).split("/")
-        given = [value for name, value in parse_qsl(parts.query) if name == "leadIds"]
-        lead_ids = tuple(lead_id for value in given for lead_id in value.split(","))
-        right = parts.path.startswith(f"{self._prefix}/v1/accounts/") and len(steps) == 7
-        account, campaign = (unquote(steps[3]), unquote(steps[5])) if right else ("", "")
-        now = asyncio.get_running_loop().time()
-        return ReceivedRequest(now, target, account, campaign, lead_ids, headers, connection)
+    def _received(self, connection: Connection, head: Head) -> ReceivedRequest:
+        asked = read_target(head.target, self._prefix)
+        return ReceivedRequest(
+            at=asyncio.get_running_loop().time(),
+            method=head.method,
+            target=head.target,
+            account=asked.account,
+            campaign=asked.campaign,
+            lead_ids=asked.lead_ids,
+            headers=head.headers,
+            connection=connection.number,
+        )
 
-    async def _note(self, request: ReceivedRequest) -> None:
-        self.count += 1
-        if self._keep:
-            self.requests.append(request)
-        async with self._arrived:
-            self._arrived.notify_all()
+    async def _answer_later(self, connection: Connection, request: ReceivedRequest, reply: Reply) -> None:
+        held = self._held
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if held is not None:
+            await held.wait()
+        if reply.how == "drip":
+            request.status = reply.status
+            await connection.drip(reply, self.drip_interval)
+            self._end(connection)
+        else:
+            self._answer(connection, request, reply)
+        connection.go_on()
+
+    def _answer(self, connection: Connection, request: ReceivedRequest, reply: Reply) -> None:
+        request.status = connection.send(reply)
+        if reply.how != "hang":
+            self._end(connection)
+
+    def _end(self, connection: Connection) -> None:
+        del self._open[connection]
+        self.in_flight -= 1
+
+    def _forget(self, connection: Connection) -> None:
+        """Drop what a lost connection was still to be answered."""
+        if connection in self._open:
+            task = self._open[connection]
+            if task is not None:
+                task.cancel()
+            self._end(connection)
 
     # One answer
 
     def _reply(self, request: ReceivedRequest) -> Reply:
-        authorization = request.headers.get("authorization", "")
-        rows = [self._row(lead_id) for lead_id in request.lead_ids]
-        asked = Asked(rows, f"trace-{self.count + 1}", authorization)
-        decision = None
-        if self.rate_limit is not None:
-            decision = self.rate_limit.admit(request.at)
-            if not decision.admitted:
-                return refusal(429, asked, headers=self._headers(decision))
-        reply = self._faulty(request, asked) or self._refused(request, asked)
-        if reply is None:
-            reply = Reply(body=envelope(asked))
-        if decision is not None:
-            reply = replace(reply, headers={**reply.headers, **self._headers(decision)})
-        return reply
-
-    def _faulty(self, request: ReceivedRequest, asked: Asked) -> Reply | None:
-        if self._script:
-            request.fault, make = self._script.popleft()
-            return None if make is None else make(asked)
-        for rule in self._rules:
-            if rule.left != 0 and rule.when(request):
-                rule.left = None if rule.left is None else rule.left - 1
-                request.fault = rule.name
-                return rule.make(asked)
-        for name, (make, every) in self._every.items():
-            if (self.count + 1) % every == 0:
-                request.fault = name
-                return make(asked)
-        return None
-
-    def _refused(self, request: ReceivedRequest, asked: Asked) -> Reply | None:
-        key = asked.authorization.removeprefix("Bearer ")
-        if not key or key == asked.authorization or self.api_key not in (None, key):
-            return refusal(401, asked)
-        if self.max_url_bytes is not None and len(request.target) > self.max_url_bytes:
-            return page(self.too_long, "URI Too Long")
-        if not request.account:
-            return refusal(404, asked)
-        too_many = self.max_ids is not None and len(request.lead_ids) > self.max_ids
-        if not request.lead_ids or too_many or self.bad_ids.intersection(request.lead_ids):
-            return refusal(400, asked)
-        return None
-
-    def _headers(self, decision: Decision) -> dict[str, str]:
-        limit, headers = self.rate_limit, dict[str, str]()
+        limit = self.rate_limit
         if limit is None:
-            return headers
-        if not decision.admitted and limit.retry_after is not None:
-            headers = {
-                "seconds": {"Retry-After": str(int(-(-decision.retry_after // 1)))},
-                "ms": {"Retry-After-Ms": str(int(decision.retry_after * 1000) + 1)},
-                "date": {"Retry-After": http_date(int(decision.retry_after) + 1), "Date": http_date(0)},
-            }[limit.retry_after]
-        if limit.headers == "ietf":
-            headers["RateLimit"] = f'"default";r={decision.remaining};t={decision.reset:.0f}'
-        elif limit.headers == "x-ratelimit":
-            headers["X-RateLimit-Limit"] = str(decision.limit)
-            headers["X-RateLimit-Remaining"] = str(decision.remaining)
-            headers["X-RateLimit-Reset"] = f"{decision.reset:.0f}"
-        return headers
+            return self._admitted(request)
+        decision = limit.admit(request.at)
+        reply = self._admitted(request) if decision.admitted else refusal(429, self._trace_id)
+        return replace(reply, headers={**headers_of(limit, decision, datetime.now(UTC)), **reply.headers})
 
-    def _row(self, lead_id: str) -> dict[str, Any]:
-        number = zlib.crc32(lead_id.encode("utf-8", "replace"))
-        status = _STATUSES[number % len(_STATUSES)]
-        row: dict[str, Any] = {
-            "leadId": lead_id,
-            "workflowStatus": status.value,
-            "workflowInstanceId": None if status is WorkflowStatus.NOT_IN_CAMPAIGN else f"{number:024x}",
-            "latestStep": _STEPS[number // 7 % len(_STEPS)],
-            "workflowStopReason": "CONTENT_DISCARDED" if status is WorkflowStatus.STOPPED else None,
-            "hasPendingApproval": number % 3 == 0,
-        }
-        return row | self._set.get(lead_id, {})
+    def _admitted(self, request: ReceivedRequest) -> Reply:
+        met = self._faulting.meet(request, self.count)
+        if met is not None:
+            request.fault, make = met
+            return make(self._asked(request))
+        if self.max_url_bytes is not None and len(request.target) > self.max_url_bytes:
+            too_long = self.too_long
+            return page(too_long) if isinstance(too_long, int) else fault(too_long)(self._asked(request))
+        status = self._refused(request)
+        if status is not None:
+            return refusal(status, self._trace_id)
+        rows = self._leads.encoded(request.lead_ids)
+        end = f', "error": null, "traceId": "{self._trace_id}"}}'.encode()
+        return Reply(body=b'{"success": true, "data": {"items": [' + rows + b"]}" + end)
 
-    # The wire
+    @property
+    def _trace_id(self) -> str:
+        return f"trace-{self.count}"
 
-    async def _send(self, reply: Reply, request: ReceivedRequest, connection: _Connection) -> bool:
-        """Write a reply in its way; False ends the connection."""
-        writer = connection.writer
-        if reply.how == "hang":
-            await asyncio.Event().wait()
-        if reply.how in ("reset", "disconnect"):
-            if reply.how == "reset":
-                linger = struct.pack("ii", 1, 0)
-                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            return False
-        request.status = reply.status
-        head = _head(reply)
-        if reply.how == "drip":
-            for byte in head + reply.body:
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(self.drip_interval)
-        else:
-            body = reply.body[: len(reply.body) // 2] if reply.how == "cut" else reply.body
-            writer.write(head + body)
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
-        connection.stale = reply.how == "stale"
-        return reply.how not in ("cut", "until-close", "garbage")
+    def _asked(self, request: ReceivedRequest) -> Asked:
+        authorization = request.headers.get("authorization", "")
+        rows = self._leads.rows(request.lead_ids)
+        return Asked(rows, self._trace_id, authorization, datetime.now(UTC))
 
-
-def _head(reply: Reply) -> bytes:
-    if reply.how == "garbage":
-        return b"HELLO THERE\r\n\r\n"
-    lines = [f"HTTP/1.1 {reply.status} Fake", f"Content-Type: {reply.content_type}"]
-    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    if reply.how == "until-close":
-        lines.append("Connection: close")
-    elif reply.status != 204:
-        lines.append(f"Content-Length: {len(reply.body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def _name(name: str | Fault | None) -> str | None:
-    return f"Fault({name.status})" if isinstance(name, Fault) else name
+    def _refused(self, request: ReceivedRequest) -> int | None:
+        if request.method != "GET":
+            return 405
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme != "Bearer" or not key or key in self.revoked_keys or self.api_key not in (None, key):
+            return 401
+        named = {request.account, request.campaign}
+        if named & self.forbidden:
+            return 403
+        if not request.account or named & self.unknown:
+            return 404
+        too_many = self.max_ids is not None and len(request.lead_ids) > self.max_ids
+        missing = not request.lead_ids or "" in request.lead_ids
+        return 400 if too_many or missing or self.bad_ids.intersection(request.lead_ids) else None

@@ -167,7 +167,7 @@ class LeadStatusSession:
             leads=total.leads,
             failures=total.failures,
             waited=total.waited,
-            in_flight=self._engine.in_flight,
+            in_flight=self._engine.attempts.in_flight,
             queued=self._engine.permits.queued,
         )
 

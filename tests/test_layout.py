@@ -34,6 +34,7 @@ LINES = [
         "_call",
         "_batch",
         "_engine",
+        "_attempts",
         "_coalesce",
         "campaign",
         "session",

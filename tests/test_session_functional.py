@@ -292,6 +292,7 @@ def test_a_second_event_loop_is_told_what_to_do():
             asyncio.run(use(LeadStatusSession(KEY, http_session=lent)))
         asyncio.run(lent.close())
         session._engine.closed = True
+        asyncio.run(session._engine.transport._session.close())
 
 
 async def test_closing_ends_calls_in_flight_with_all_that_was_finished(server, make_session):
@@ -359,7 +360,7 @@ async def test_closing_during_an_outage_is_prompt(server, make_session):
     await session.campaign("a", "c").get_many(["x"])
     await server.stop_listening()
     call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{number}" for number in range(30)]))
-    while session._engine._outage.stopped_at is None:
+    while session._engine.attempts.outage.stopped_at is None:
         await asyncio.sleep(0.005)
     await session.aclose()
     with pytest.raises(SessionClosedError):

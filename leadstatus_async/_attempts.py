@@ -1,0 +1,252 @@
+"""The way of one attempt: send -> decipher -> decide -> enter in the ledger.
+
+What the session has seen of the server's health lives here: the retry budget, the run of 429s, the
+outage. Each decision acted on is made by a pure function of `_core`; what is done about it is a
+method of the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from leadstatus_async._core.merge import merge
+from leadstatus_async._core.outage import Outage, counts
+from leadstatus_async._core.retry import (
+    Again,
+    Fail,
+    Rejected,
+    RetryBudget,
+    Stop,
+    ThrottleRun,
+    decide,
+    stated_pause,
+    unstated_pause,
+)
+from leadstatus_async._core.wire import Failure, Sort, decipher
+from leadstatus_async._transport import Received
+from leadstatus_async.errors import LeadStatusError, own_copy
+
+if TYPE_CHECKING:
+    from leadstatus_async._call import Call
+    from leadstatus_async._core.ledger import Chunk
+    from leadstatus_async._engine import Engine
+    from leadstatus_async.policy import RetryPolicy
+
+
+class Attempts:
+    """Sends chunks for the workers of an engine.
+
+    Attributes:
+        in_flight: requests on the wire.
+        outage: whether the server is down.
+    """
+
+    def __init__(self, engine: Engine, policy: RetryPolicy) -> None:
+        self.in_flight = 0
+        self.outage = Outage(policy)
+        self._engine = engine
+        self._observer = engine.observer
+        self._policy = policy
+        self._budget = RetryBudget(policy.budget)
+        self._throttle = ThrottleRun()
+        self._patience: asyncio.TimerHandle | None = None
+        self._last_error = LeadStatusError()
+        self._answers = 0
+        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+
+    def close(self) -> None:
+        """Let go of the timer of an outage, if there is one."""
+        if self._patience is not None:
+            self._patience.cancel()
+
+    async def send(self, call: Call, chunk: Chunk) -> None:
+        """Send a chunk and tell its call what became of it."""
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - for the type checkers: only workers call this
+        sent_at = call.departs(chunk, worker)
+        if chunk.answers_before is None:
+            chunk.answers_before = self._answers
+        if self.outage.sent(chunk):
+            self._observer.outage_started(type(self._last_error).__name__)
+        self.in_flight += 1
+        try:
+            outcome = await self._engine.transport.send(chunk.target)
+            if call.returned(chunk):
+                self._settle(call, chunk, outcome, sent_at)
+                call.advance()
+        except asyncio.CancelledError:
+            self.outage.untold(call.loop.time(), chunk)
+            self._observer.cut_off(call, chunk, call.loop.time() - sent_at)
+            if call.returned(chunk):  # nobody here cut it
+                call.lost(chunk)
+            raise
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
+            call.crash(bug)
+        finally:
+            self.in_flight -= 1
+
+    def _settle(self, call: Call, chunk: Chunk, outcome: Received | Failure, sent_at: float) -> None:
+        now = call.loop.time()
+        if isinstance(outcome, Received):
+            self._observe(outcome, sent_at)
+            answer = decipher(outcome.status, outcome.headers, outcome.body)
+            if isinstance(answer, Failure) or not answer.clean:
+                shown = self._engine.transport.redacted(outcome.body)
+                answer = decipher(outcome.status, outcome.headers, shown)
+        else:
+            answer = outcome
+        self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
+        if isinstance(answer, Failure):
+            self._failed(call, chunk, answer, now, sent_at)
+            return
+        self._alive(now)
+        self._budget.earn()
+        self._answers += 1
+        asked = call.ledger.lead_ids[chunk.start : chunk.stop]
+        merged = merge(asked, answer, attempts=chunk.attempts, waited=chunk.waited)
+        for tally in call.tallies:
+            tally.foreign += merged.foreign
+        call.answered(chunk, merged, answer.trace_id)
+
+    def _observe(self, received: Received, sent_at: float) -> None:
+        if not self._observer.watching:
+            self._engine.limiter.observe(received.status, sent_at, received.headers)
+            return
+        before = self._engine.limiter.state
+        self._engine.limiter.observe(received.status, sent_at, received.headers)
+        self._observer.rate_changed(before, self._engine.limiter.state)
+
+    def _alive(self, now: float) -> None:
+        """Note an answer that shows the server up and not throttling."""
+        self._throttle.end()
+        self._end_outage(now, answered=True)
+        self.outage.answered(now)
+
+    def _failed(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> None:
+        first_disconnect = failure.early and chunk.disconnects == 0
+        chunk.disconnects += failure.early
+        if failure.early:
+            self._charge_hidden(call, chunk, failure)
+        if failure.sort is Sort.THROTTLED:
+            self.outage.untold(now, chunk)
+            if self._throttled(call, chunk, failure, now, sent_at):
+                return
+        elif counts(failure, first_disconnect=first_disconnect):
+            if failure.retry_after is not None and getattr(failure.error, "status", None) == 503:
+                self._pause(stated_pause(failure.retry_after, self._policy, self._dice.random()), failure)
+            if self._down(call, chunk, failure, now):
+                return
+        elif not failure.early:
+            self._alive(now)
+        self._decide(call, chunk, failure, now, stale=first_disconnect)
+
+    def _decide(self, call: Call, chunk: Chunk, failure: Failure, now: float, *, stale: bool) -> None:
+        verdict = decide(
+            failure,
+            self._policy,
+            attempts=chunk.attempts,
+            stale=stale,
+            budget=self._budget,
+            divisible=len(chunk) > 1 and self._answers > (chunk.answers_before or 0),
+            remaining=None if call.deadline is None else call.deadline - now,
+            dice=self._dice.random(),
+        )
+        self._observer.decided(call, chunk, failure, verdict)
+        match verdict:
+            case Again(delay):
+                call.later(chunk, delay)
+            case Rejected():
+                call.rejected(chunk, failure)
+            case Fail():
+                call.failed(chunk, failure.error)
+            case Stop():
+                call.stop(failure.error)
+            case _:
+                call.throttled(chunk)
+
+    def _throttled(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> bool:
+        """Close the pause gate for a 429.
+
+        Returns whether nothing but 429s came for so long that all that waits, this chunk too, is given up.
+        """
+        for tally in call.tallies:
+            tally.rate_limited += 1
+        stated, dice, before = failure.retry_after, self._dice.random(), self._throttle.count
+        over = self._throttle.note(now, sent_at, stated)
+        if stated:
+            self._pause(stated_pause(stated, self._policy, dice), failure)
+        elif self._throttle.count > before:
+            self._pause(unstated_pause(self._throttle.count, self._policy, dice), failure)
+        if over <= self._policy.max_outage:
+            return False
+        self._throttle.end()
+        call.failed(chunk, failure.error)
+        self._engine.turn_all_away(failure.error)
+        return True
+
+    def _pause(self, seconds: float, failure: Failure) -> None:
+        stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
+        reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
+        self._engine.limiter.pause(seconds, reason)
+        self._observer.paused(seconds, reason)
+        for call in list(self._engine.calls):
+            call.trim()
+
+    def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
+        """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
+
+        What was in flight costs attempts but no budget, and a probe neither; but while the server has
+        never answered, probes are the attempts of one request, and when they are spent, so is the outage.
+        """
+        was_probe = self.outage.failed(now, chunk)
+        self._last_error = failure.error
+        if self.outage.stopped_at is None or failure.sort is not Sort.PASSING:
+            return False
+        if self._patience is None:
+            self._patience = call.loop.call_later(self._policy.max_outage, self._give_up)
+        if was_probe and self.outage.ever_answered:
+            chunk.attempts -= 1
+        if chunk.attempts >= self._policy.max_attempts:
+            call.failed(chunk, failure.error)
+            if was_probe:
+                self._give_up()
+            return True
+        call.held(chunk, first=not self.outage.ever_answered)
+        if was_probe:
+            self._engine.turn_gets_away(failure.error)
+        return True
+
+    def _give_up(self) -> None:
+        """End the outage without an answer: everything that waits fails with the last error."""
+        self._end_outage(asyncio.get_running_loop().time(), answered=False)
+        self.outage.reset()
+        self._engine.turn_all_away(own_copy(self._last_error))
+
+    def _end_outage(self, now: float, *, answered: bool) -> None:
+        if self.outage.stopped_at is None:
+            return
+        if self.outage.announced:
+            self._observer.outage_ended(now - self.outage.stopped_at, answered=answered)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self.outage.reset()
+        self._engine.permits.wake()
+
+    def hold(self) -> float:
+        """Return the seconds for which an outage holds sending back; infinity while a probe is out."""
+        if self.outage.stopped_at is None:
+            return 0.0
+        return self.outage.wait(asyncio.get_running_loop().time())
+
+    def _charge_hidden(self, call: Call, chunk: Chunk, failure: Failure) -> None:
+        """Count the request that aiohttp may have sent besides, on a borrowed session (a3)."""
+        hidden = self._engine.transport.hidden_attempts
+        if hidden:
+            self._observer.hidden_attempt(call, chunk, failure)
+        chunk.attempts += hidden
+        self._engine.permits.owe(hidden)
+        for tally in call.tallies:
+            tally.requests += hidden

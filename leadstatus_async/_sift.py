@@ -27,19 +27,28 @@ class Wanted:
         started: loop time of the call.
         positions: the ID at each position; the `repr` of what is no str.
         settled: outcomes that are known without asking, by position.
-        weights: the distinct IDs to ask for, in order of first appearance, and how often each occurs.
+        asked: the distinct IDs to ask for, in order of first appearance.
     """
 
     def __init__(self) -> None:
         self.started = asyncio.get_running_loop().time()
         self.positions: list[str] = []
         self.settled: dict[int, Outcome] = {}
-        self.weights: Counter[str] = Counter()
+        self.asked: dict[str, None] = {}
 
     @property
     def uneven(self) -> bool:
         """Whether any ID stands for several positions, or any position needs no asking."""
-        return len(self.weights) != len(self.positions)
+        return len(self.asked) != len(self.positions)
+
+    @property
+    def weights(self) -> list[int] | None:
+        """How many positions each ID asked for stands for; None if one each."""
+        if not self.uneven:
+            return None
+        unsettled = (lead_id for at, lead_id in enumerate(self.positions) if at not in self.settled)
+        counts = Counter(unsettled)
+        return [counts[lead_id] for lead_id in self.asked]
 
     @property
     def failed(self) -> int:
@@ -51,7 +60,7 @@ class Wanted:
         found = cast("Sequence[Outcome]", outcomes)
         if not self.uneven:
             return found
-        by_id = dict(zip(self.weights, found, strict=True))
+        by_id = dict(zip(self.asked, found, strict=True))
         return [
             self.settled[position] if position in self.settled else by_id[lead_id]
             for position, lead_id in enumerate(self.positions)
@@ -75,7 +84,7 @@ async def sift(lead_ids: Iterable[object], room: int, *, collect: bool) -> Wante
         else:
             good = block
             wanted.positions += cast("list[str]", block)
-        wanted.weights.update(cast("list[str]", good))
+        wanted.asked.update(dict.fromkeys(cast("list[str]", good)))
         if len(block) == _BLOCK:
             await asyncio.sleep(0)
     if bad and not collect:

@@ -267,7 +267,7 @@ class Campaign:
             if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
                 wanted.settled[position] = outcome
             else:
-                wanted.weights[outcome.lead_id] += 1
+                wanted.asked[outcome.lead_id] = None
         return await self._ask(wanted, on_error, deadline, progress)
 
     def plan(self, lead_ids: Iterable[str]) -> Plan:
@@ -305,19 +305,19 @@ class Campaign:
         engine = self._engine.enter()
         call = Call(
             engine.permits,
-            list(wanted.weights),
+            list(wanted.asked),
             self._endpoint,
             engine.limits,
             (engine.total,),
             started=wanted.started,
             deadline=deadline,
-            weights=list(wanted.weights.values()) if wanted.uneven else None,
+            weights=wanted.weights,
             reporter=Reporter(progress, len(wanted.positions), wanted.failed) if progress else None,
         )
         engine.begin(call)
         await call.run()
         result = BatchResult(wanted.place(call.ledger.outcomes), call.stats(), call.trace_ids)
-        if on_error == "raise" or call.closed:
+        if (wanted.failed or call.tally.failures) and (on_error == "raise" or call.closed):
             result.raise_for_failures()
         return result
 

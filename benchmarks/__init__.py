@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against named rivals in one run. `python -m benchmarks --help` says how."""

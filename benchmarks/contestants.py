@@ -1,0 +1,255 @@
+"""Who is measured: this library, and what people write by hand. Each runs in a process of its own.
+
+    python -m benchmarks.contestants NAME PORT SIZE     prints one JSON object
+
+CPU is user + system time of this process alone; a warm-up before it opens the connections.
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import resource
+import sys
+import time
+from typing import Any
+
+SEED = 20260101
+TARGET = "/v1/accounts/acc/campaigns/camp/lead-status"
+
+
+def lead_ids(count: int) -> list[str]:
+    """Return seeded IDs that look like ObjectIds."""
+    dice = random.Random(SEED)
+    return [f"{dice.getrandbits(96):024x}" for _ in range(count)]
+
+
+def cpu() -> float:
+    """Return the CPU seconds this process has used."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def session(port: int, **options: Any) -> Any:
+    """Make a session of this library against the server."""
+    from leadstatus_async import LeadStatusSession
+
+    return LeadStatusSession("sk_live_benchmark", base_url=f"http://127.0.0.1:{port}", **options)
+
+
+async def ours(port: int, size: int, rate: float | None = None) -> dict[str, float]:
+    """Use `get_many` as users get it, all features on; the limiter off, or one that does not bind."""
+    from leadstatus_async import RateLimit
+
+    limit = None if rate is None else RateLimit(rate)
+    async with session(port, rate_limit=limit) as opened:
+        campaign = opened.campaign("acc", "camp")
+        await campaign.get_many(lead_ids(1600))
+        asked = lead_ids(size)
+        before = cpu()
+        result = await campaign.get_many(asked)
+        used = cpu() - before
+    assert [status.lead_id for status in result] == asked
+    return {"us_per_lead": used / size * 1e6}
+
+
+async def gathered(fetch: Any, size: int, width: int = 16) -> dict[str, float]:
+    """Ask by one task per chunk under a semaphore, as most people write it."""
+    gate = asyncio.Semaphore(width)
+
+    async def one(chunk: list[str]) -> list[Any]:
+        async with gate:
+            return await fetch(chunk)
+
+    async def all_of(asked: list[str]) -> None:
+        parts = await asyncio.gather(*(one(asked[at : at + 100]) for at in range(0, len(asked), 100)))
+        rows = {
+            row.leadId if hasattr(row, "leadId") else row["leadId"]: row for part in parts for row in part
+        }
+        assert [rows[lead_id] for lead_id in asked]
+
+    await all_of(lead_ids(1600))
+    asked = lead_ids(size)
+    before = cpu()
+    await all_of(asked)
+    return {"us_per_lead": (cpu() - before) / size * 1e6}
+
+
+async def worker_loop(port: int, size: int) -> dict[str, float]:
+    """By hand, aiohttp and msgspec: 16 workers over an iterator; no retry, no pace, no checks."""
+    import aiohttp
+    import msgspec
+
+    from leadstatus_async.models import LeadStatus
+
+    class Data(msgspec.Struct):
+        items: list[LeadStatus]
+
+    class Answer(msgspec.Struct):
+        data: Data
+
+    decode = msgspec.json.Decoder(Answer).decode
+    url = f"http://127.0.0.1:{port}{TARGET}"
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk"}) as client:
+
+        async def all_of(asked: list[str]) -> None:
+            rows: dict[str, LeadStatus] = {}
+            chunks = iter([asked[at : at + 100] for at in range(0, len(asked), 100)])
+
+            async def worker() -> None:
+                for chunk in chunks:
+                    async with client.get(url, params={"leadIds": ",".join(chunk)}) as response:
+                        for row in decode(await response.read()).data.items:
+                            rows[row.lead_id] = row
+
+            await asyncio.gather(*(worker() for _ in range(16)))
+            assert [rows[lead_id] for lead_id in asked]
+
+        await all_of(lead_ids(1600))
+        asked = lead_ids(size)
+        before = cpu()
+        await all_of(asked)
+        return {"us_per_lead": (cpu() - before) / size * 1e6}
+
+
+async def aiohttp_json(port: int, size: int) -> dict[str, float]:
+    """Use aiohttp, json and gather."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk"}) as client:
+
+        async def fetch(chunk: list[str]) -> list[Any]:
+            params = {"leadIds": ",".join(chunk)}
+            async with client.get(f"http://127.0.0.1:{port}{TARGET}", params=params) as response:
+                return (await response.json())["data"]["items"]
+
+        return await gathered(fetch, size)
+
+
+async def httpx_pydantic(port: int, size: int) -> dict[str, float]:
+    """Use httpx, pydantic and gather."""
+    import httpx
+    from pydantic import BaseModel
+
+    class Row(BaseModel):
+        leadId: str  # noqa: N815 - the API's spelling
+        workflowStatus: str  # noqa: N815
+        latestStep: str | None = None  # noqa: N815
+        hasPendingApproval: bool | None = None  # noqa: N815
+
+    class Data(BaseModel):
+        items: list[Row]
+
+    class Answer(BaseModel):
+        data: Data
+
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer sk"}) as client:
+
+        async def fetch(chunk: list[str]) -> list[Any]:
+            params = {"leadIds": ",".join(chunk)}
+            response = await client.get(f"http://127.0.0.1:{port}{TARGET}", params=params)
+            return Answer.model_validate_json(response.content).data.items
+
+        return await gathered(fetch, size)
+
+
+async def paced_ours(port: int, rate: int) -> dict[str, float]:
+    """Quota utilisation of a session: wall time over the ideal, for 3 seconds of requests."""
+    from leadstatus_async import RateLimit
+
+    requests = 3 * rate
+    async with session(port, rate_limit=RateLimit(rate), chunk_size=1, concurrency=128) as opened:
+        started = time.perf_counter()
+        await opened.campaign("acc", "camp").get_many(lead_ids(requests))
+        return {"over_ideal": (time.perf_counter() - started) / (requests / rate)}
+
+
+async def paced_aiolimiter(port: int, rate: int) -> dict[str, float]:
+    """The same with `AsyncLimiter(rate, 1)` used plainly, which lets 2 x rate - 1 go in its first second."""
+    import aiohttp
+    from aiolimiter import AsyncLimiter
+
+    limiter, requests = AsyncLimiter(rate, 1), 3 * rate
+    gate = asyncio.Semaphore(128)
+    async with aiohttp.ClientSession(headers={"Authorization": "Bearer sk"}) as client:
+
+        async def one(lead_id: str) -> None:
+            async with gate, limiter:
+                url = f"http://127.0.0.1:{port}{TARGET}?leadIds={lead_id}"
+                async with client.get(url) as response:
+                    await response.read()
+
+        started = time.perf_counter()
+        await asyncio.gather(*(one(lead_id) for lead_id in lead_ids(requests)))
+        return {"over_ideal": (time.perf_counter() - started) / (requests / rate)}
+
+
+async def lone_get(port: int, size: int) -> dict[str, float]:
+    """A lone warm `get` against a plain aiohttp request for the same lead, interleaved."""
+    import aiohttp
+
+    gets, plains = [], []
+    async with (
+        session(port, rate_limit=None) as opened,
+        aiohttp.ClientSession(headers={"Authorization": "Bearer sk"}) as client,
+    ):
+        campaign = opened.campaign("acc", "camp")
+        for lead_id in lead_ids(size):
+            started = time.perf_counter()
+            await campaign.get(lead_id)
+            between = time.perf_counter()
+            async with client.get(f"http://127.0.0.1:{port}{TARGET}?leadIds={lead_id}") as response:
+                await response.json()
+            gets.append(between - started)
+            plains.append(time.perf_counter() - between)
+    gets, plains = sorted(gets[50:]), sorted(plains[50:])
+    middle, late = len(gets) // 2, int(len(gets) * 0.99)
+    return {"p50_ratio": gets[middle] / plains[middle], "p99_ratio": gets[late] / plains[late]}
+
+
+async def limiter_cpu(_port: int, rate: int) -> dict[str, float]:
+    """CPU of a paced acquisition over that of a bare `asyncio.sleep(1 / rate)`, interleaved."""
+    from leadstatus_async import RateLimit
+    from leadstatus_async.limiter import TokenBucketLimiter
+
+    limiter, ours_used, bare_used = TokenBucketLimiter(RateLimit(rate)), 0.0, 0.0
+    rounds, each = 6, max(3, rate // 4)
+    for _ in range(rounds):
+        before = cpu()
+        for _ in range(each):
+            await limiter.acquire()
+        between = cpu()
+        for _ in range(each):
+            await asyncio.sleep(1 / rate)
+        ours_used, bare_used = ours_used + between - before, bare_used + cpu() - between
+    return {"cpu_ratio": ours_used / bare_used}
+
+
+async def stream_memory(port: int, size: int) -> dict[str, float]:
+    """Peak RSS of streaming so many leads from a generator."""
+    async with session(port, rate_limit=None) as opened:
+        seen = 0
+        async for _ in opened.campaign("acc", "camp").stream(f"{number:024x}" for number in range(size)):
+            seen += 1
+    assert seen == size
+    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+CONTESTANTS = {
+    "ours": ours,
+    "ours-limiter": lambda port, size: ours(port, size, 1e6),
+    "worker-loop": worker_loop,
+    "aiohttp-json": aiohttp_json,
+    "httpx-pydantic": httpx_pydantic,
+    "paced-ours": paced_ours,
+    "paced-aiolimiter": paced_aiolimiter,
+    "lone-get": lone_get,
+    "limiter-cpu": limiter_cpu,
+    "stream-memory": stream_memory,
+}
+
+
+if __name__ == "__main__":
+    name, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with contextlib.suppress(ModuleNotFoundError):  # a rival that is not installed is left out
+        print(json.dumps(asyncio.run(CONTESTANTS[name](port, size))))

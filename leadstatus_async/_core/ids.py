@@ -61,8 +61,8 @@ def _all_plain(lead_ids: Sequence[object], room: int) -> bool:
     longest = max(map(len, hoped), default=0)
     if not all(hoped) or longest * _BYTES_PER_CHARACTER > room:
         return False
-    # Letters and digits, as in ObjectIds, are known ten times faster than by the expression.
-    return (joined.isascii() and joined.isalnum()) or not _FORBIDDEN.search(joined)
+    # Letters and digits, as in ObjectIds, are known several times faster than by the expression.
+    return (joined.isascii() and joined.encode().isalnum()) or not _FORBIDDEN.search(joined)
 
 
 def _wrong(value: object, room: int) -> str | None:

@@ -57,15 +57,18 @@ class Attempts:
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
     def close(self) -> None:
-        """Let go of the timer of an outage, if there is one."""
+        """End an outage, if there is one: nobody will see its end any more."""
+        self._end_outage(self._engine.loop.time(), answered=False)
+
+    def rest(self) -> None:
+        """Nobody waits any more: whoever comes next has the whole of `max_outage` before it."""
         if self._patience is not None:
             self._patience.cancel()
+            self._patience = None
 
     async def send(self, call: Call, chunk: Chunk) -> None:
         """Send a chunk and tell its call what became of it."""
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - for the type checkers: only workers call this
-        sent_at = call.departs(chunk, worker)
+        sent_at = call.departs(chunk)
         if chunk.answers_before is None:
             chunk.answers_before = self._answers
         if self.outage.sent(chunk):
@@ -141,6 +144,9 @@ class Attempts:
         elif not failure.early:
             self._alive(now)
         self._decide(call, chunk, failure, now, stale=first_disconnect)
+        status = getattr(failure.error, "status", None)
+        if status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after:
+            self._engine.turn_all_away(own_copy(failure.error))  # those in back-off, too
 
     def _decide(self, call: Call, chunk: Chunk, failure: Failure, now: float, *, stale: bool) -> None:
         verdict = decide(
@@ -193,6 +199,8 @@ class Attempts:
         self._observer.paused(seconds, reason)
         for call in list(self._engine.calls):
             call.trim()
+        for gets in list(self._engine.pending.values()):
+            gets.trim()
 
     def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
         """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
@@ -207,7 +215,7 @@ class Attempts:
         if self._patience is None:
             self._patience = call.loop.call_later(self._policy.max_outage, self._give_up)
         if was_probe and self.outage.ever_answered:
-            chunk.attempts -= 1
+            chunk.attempts -= 1 + (self._engine.transport.hidden_attempts if failure.early else 0)
         if chunk.attempts >= self._policy.max_attempts:
             call.failed(chunk, failure.error)
             if was_probe:
@@ -229,9 +237,7 @@ class Attempts:
             return
         if self.outage.announced:
             self._observer.outage_ended(now - self.outage.stopped_at, answered=answered)
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self.rest()
         self.outage.reset()
         self._engine.permits.wake()
 

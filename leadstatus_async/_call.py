@@ -144,7 +144,7 @@ class Call:
 
     def take(self) -> tuple[Call, Chunk] | None:
         """Hand out the next chunk."""
-        chunk = self.ledger.take()
+        chunk = None if self.done.done() else self.ledger.take()
         return None if chunk is None else (self, chunk)
 
     def turn_away(self, error: LeadStatusError) -> None:
@@ -160,7 +160,11 @@ class Call:
 
     # What is told of its chunks
 
-    def departs(self, chunk: Chunk, worker: asyncio.Task[None]) -> float:
+    def granted(self, chunk: Chunk, worker: asyncio.Task[None]) -> None:
+        """Note who is about to send a chunk that was taken; ending the call cuts that worker."""
+        self._in_flight[chunk] = worker
+
+    def departs(self, chunk: Chunk) -> float:
         """Note that a chunk goes out now, and return when."""
         now = self.loop.time()
         stood = now - max(chunk.ready_at, self._last_permit)
@@ -172,7 +176,6 @@ class Call:
         chunk.waited += now - chunk.ready_at
         chunk.attempts += 1
         chunk.failed = False
-        self._in_flight[chunk] = worker
         return now
 
     def returned(self, chunk: Chunk) -> bool:
@@ -349,7 +352,7 @@ class Reporter:
         )
         try:
             self._callback(progress)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
             if not self._complained:
                 self._complained = True
                 logger.exception("a progress callback raised; the call goes on")

@@ -8,6 +8,7 @@ asked anew for who comes later; errors are built per waiter and never kept (e5, 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 from leadstatus_async._batch import Batch, Lobby, Place
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 class _Waiter:
     """One `get` that is waiting."""
 
-    __slots__ = ("future", "home", "lead_id")
+    __slots__ = ("due", "future", "home", "lead_id", "patience")
 
-    def __init__(self, lead_id: str, home: PendingGets) -> None:
+    def __init__(self, lead_id: str, home: PendingGets, deadline: float | None = None) -> None:
         self.lead_id = lead_id
+        self.patience = deadline
+        self.due = math.inf if deadline is None else home.engine.loop.time() + deadline
         self.future: asyncio.Future[LeadStatus] = home.engine.loop.create_future()
         self.home: PendingGets | Batch = home
 
@@ -45,12 +48,14 @@ class _Waiter:
         if not self.future.done():
             self.future.set_exception(bug)
 
-    def too_late(self, deadline: float) -> None:
+    def too_late(self, needed: float | None = None) -> None:
         attempts = self.home.tally.requests if isinstance(self.home, Batch) else 0
         error = DeadlineExceededError(
-            f"deadline of {deadline:g} s passed before this lead was answered",
+            f"deadline of {self.patience:g} s "
+            + ("passed before this lead was answered" if needed is None else "cannot be kept any more"),
             lead_ids=[self.lead_id],
             attempts=attempts,
+            needed=needed,
         )
         self.settle(LeadFailure(self.lead_id, error))
 
@@ -67,10 +72,10 @@ class PendingGets(Lobby):
                 lead_ids=[lead_id],
                 needed=needed,
             )
-        waiter = _Waiter(lead_id, self)
+        waiter = _Waiter(lead_id, self, deadline)
         self.waiting.setdefault(lead_id, []).append(waiter)
         loop = self.engine.loop
-        alarm = None if deadline is None else loop.call_later(deadline, waiter.too_late, deadline)
+        alarm = None if deadline is None else loop.call_later(deadline, waiter.too_late)
         self.engine.permits.stand(self)
         try:
             return await waiter.future
@@ -81,6 +86,15 @@ class PendingGets(Lobby):
             if waiter.future.done() and not waiter.future.cancelled():
                 waiter.future.exception()  # cancelled while it came: nobody else will look at it
             await self.engine.permits.swept()
+
+    def trim(self) -> None:
+        """Fail at once who can have no permit in time any more (b11)."""
+        needed = self.engine.permits.seconds_until(1)
+        latest = self.engine.loop.time() + needed
+        waiters = [cast("_Waiter", place) for places in self.waiting.values() for place in places]
+        for waiter in waiters:
+            if waiter.due < latest:
+                waiter.too_late(needed)
 
     def futures(self) -> list[asyncio.Future[LeadStatus]]:
         """Return what the waiters wait for."""

@@ -146,6 +146,8 @@ class Engine:
 
     def _over(self, call: Call) -> None:
         self.calls.discard(call)
+        if not self.calls and not self.pending:
+            self.attempts.rest()
         if not call.part:
             self.observer.batch_finished(
                 call.endpoint, len(call.ledger.lead_ids), call.ledger.failed, call.stats()

@@ -6,6 +6,7 @@ Log lines hold no lead IDs, no URL and no key; the library stays silent unless l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,7 @@ class Observer:
             return
         try:
             self._callback(kind(*facts))  # type: ignore[arg-type]
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
             if not self._complained:
                 self._complained = True
                 logger.exception("the on_event callback raised; it is ignored from now on where it does")

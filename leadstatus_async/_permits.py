@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from leadstatus_async.errors import LeadStatusError, LimiterError, RateLimitError, own_copy
 from leadstatus_async.limiter import seconds_until
@@ -96,8 +96,9 @@ class Permits:
 
         The token that is waited for already may be the first of them.
         """
-        ahead = requests - 1 - (self._standing is not None)
-        return seconds_until(self._limiter, ahead) if ahead >= 0 else 0.0
+        if requests < 1:
+            return 0.0
+        return seconds_until(self._limiter, requests - 1 - (self._standing is not None))
 
     def stand(self, entry: Entry, *, first: bool = False) -> None:
         """Queue an entry that has something to send; it keeps its turn if it stands already.
@@ -114,8 +115,12 @@ class Permits:
     def leave(self, entry: Entry) -> None:
         """Take an entry out of the queue; the place at the limiter goes too if nobody else waits."""
         self._queue.pop(entry, None)
-        if not self._queue and self._standing is not None:
+        if self._queue:
+            return
+        if self._standing is not None:
             self.cut(self._standing)
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def owe(self, tokens: int) -> None:
         """Charge requests that went out without a permit: the next ones wait for these too."""
@@ -172,13 +177,16 @@ class Permits:
             self.wake()
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
-        me = asyncio.current_task()
+        me = cast("asyncio.Task[None]", asyncio.current_task())
         while granted is not None or (granted := await self._permit()) is not None:
             if self._standing is me:
                 self._standing = None
-            if granted[0].context is not context:
-                self._start(granted[0].context, granted)
+            call, chunk = granted
+            if call.context is not context:
+                # From now on the chunk is the other worker's: whoever ends the call must find it there.
+                call.granted(chunk, self._start(call.context, granted))
                 return
+            call.granted(chunk, me)
             self.wake()
             await self._send(*granted)
             granted = None
@@ -202,6 +210,10 @@ class Permits:
                     return None
         except RateLimitError as pause:
             self.turn_all_away(pause)
+        except asyncio.CancelledError:
+            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+            self.turn_all_away(LimiterError("the limiter's acquire was cancelled, and not by this session"))
         except Exception as broken:  # noqa: BLE001 - whatever a limiter raises, no caller may hang
             error = LimiterError(f"the limiter failed: {type(broken).__name__}; nothing is sent without it")
             error.__cause__ = broken

@@ -112,8 +112,11 @@ class Transport:
         started = [False]
         try:
             return await self._exchange(self._session, target, started)
+        except asyncio.CancelledError:
+            pass  # raised anew below: aiohttp's frames, which this one has passed, hold the key
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, answered=started[0], seconds=self._seconds, origin=self._origin)
+        raise asyncio.CancelledError
 
     async def aclose(self) -> None:
         """Close our own aiohttp session; a borrowed one is left as it was."""

@@ -14,7 +14,7 @@ from leadstatus_async._coalesce import pending_gets
 from leadstatus_async._core.ids import BadId, bad_lead_ids
 from leadstatus_async._core.plan import plan_chunks
 from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
-from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
+from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError, SessionClosedError
 from leadstatus_async.limiter import seconds_until
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.policy import require_callback, require_number, require_whole
@@ -302,7 +302,7 @@ class Campaign:
         deadline: float | None,
         progress: Callable[[Progress], object] | None,
     ) -> BatchResult[Any]:
-        engine = self._engine.enter()
+        engine = self._engine
         call = Call(
             engine.permits,
             list(wanted.asked),
@@ -314,7 +314,10 @@ class Campaign:
             weights=wanted.weights,
             reporter=Reporter(progress, len(wanted.positions), wanted.failed) if progress else None,
         )
-        engine.begin(call)
+        if engine.closed:  # while the list was read
+            call.stop(SessionClosedError("the session was closed before this lead was asked for"))
+        else:
+            engine.begin(call)
         await call.run()
         result = BatchResult(wanted.place(call.ledger.outcomes), call.stats(), call.trace_ids)
         if (wanted.failed or call.tally.failures) and (on_error == "raise" or call.closed):

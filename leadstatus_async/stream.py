@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from leadstatus_async._batch import Batch, Lobby
 from leadstatus_async._call import Tally
 from leadstatus_async._core.ids import bad_lead_ids
-from leadstatus_async.errors import DeadlineExceededError, InvalidLeadIdError, LeadStatusError
+from leadstatus_async.errors import DeadlineExceededError, InvalidLeadIdError, LeadStatusError, own_copy
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.results import for_caller
 
@@ -177,6 +177,8 @@ class Flow(Lobby):
                 return self._slots.popleft().outcome
             if self._closed or (self._exhausted and not self._held):
                 break
+            if self._news is not None and not self._news.done():
+                raise RuntimeError("two tasks await the next outcome of one stream; give each task its own")
             self._news = self.engine.loop.create_future()
             await self._news
         ending, self._ending = self._ending, None
@@ -188,6 +190,12 @@ class Flow(Lobby):
         self._enter()
         self._started = self.engine.loop.time()
         self.engine.flows.add(self)
+        needed = self.engine.permits.seconds_until(1)
+        if self._patience is not None and needed > self._patience:
+            raise DeadlineExceededError(
+                f"deadline={self._patience:g} s is too short: the next request may go {needed:.1f} s from now",
+                needed=needed,
+            )
         if self._patience is not None:
             self._alarm = self.engine.loop.call_later(self._patience, self._too_late)
         if not isinstance(self._source, Iterator):
@@ -199,8 +207,9 @@ class Flow(Lobby):
         self.abandon()
         if self._reader is not None:
             await asyncio.wait({self._reader})
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
         await self.engine.permits.swept()
 
     def abandon(self) -> None:
@@ -239,6 +248,13 @@ class Flow(Lobby):
             if len(lead_ids) < block:
                 self._source_ended(None)
 
+    def _at_end(self) -> bool:
+        """Whether a plain source has no more, which a full buffer does not tell; what it has is let go."""
+        try:
+            return isinstance(self._source, Iterator) and next(self._source, None) is None
+        except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
+            return False
+
     async def _read_on(self, source: AsyncIterator[str]) -> None:
         """Read an async source for as long as there is room."""
         try:
@@ -249,6 +265,10 @@ class Flow(Lobby):
                     await self._room_made
         except Exception as error:  # noqa: BLE001 - the source's own, handed on in its place
             self._source_ended(error)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            self._source_ended(LeadStatusError("the source was cancelled, and not by its stream"))
         else:
             self._source_ended(None)
 
@@ -300,6 +320,7 @@ class Flow(Lobby):
     def turn_away(self, error: LeadStatusError) -> None:
         """Fail what is not on its way."""
         waiting, self.waiting = self.waiting, {}
+        error.lead_ids = tuple(waiting)
         for lead_id, places in waiting.items():
             for place in places:
                 place.settle(LeadFailure(lead_id, error))
@@ -309,12 +330,11 @@ class Flow(Lobby):
         """End the whole stream: `error` for all that was read, and at its end if the source had more."""
         if self._closed:
             return
-        if not self._exhausted:
-            self._source_ended(error)
+        self._source_ended(None if self._at_end() else error)
         for batch in list(self._batches):
             self._batches.discard(batch)
-            batch.stop(error)
-        self.turn_away(error)
+            batch.stop(own_copy(error))
+        self.turn_away(own_copy(error))
 
     def settled(self, slot: _Slot, *, ok: bool) -> None:
         """Take note that a lead has its outcome."""

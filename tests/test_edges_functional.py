@@ -136,3 +136,235 @@ async def test_the_deadline_of_a_call_that_was_split(server, make_session):
     )
     assert len(result) == 60
     assert result.statuses
+
+
+async def test_a_call_that_ends_between_permit_and_sending_leaves_nothing(server, make_session, monkeypatch):
+    """A permit granted across contexts belongs to the call from the grant on, and dies with it."""
+    session = make_session(concurrency=2, chunk_size=1)
+    campaign = session.campaign("a", "c")
+    permits = session._engine.permits
+    start, calls = permits._start, {}
+
+    def ends_at_once(context, granted=None):
+        worker = start(context, granted)
+        if granted is not None and granted[0].ledger.lead_ids[0].startswith("b"):
+            calls["b"].cancel()
+        return worker
+
+    monkeypatch.setattr(permits, "_start", ends_at_once)
+    calls["a"] = asyncio.create_task(campaign.get_many([f"a{number}" for number in range(30)]))
+    calls["b"] = asyncio.create_task(campaign.get_many([f"b{number}" for number in range(30)]))
+    await asyncio.wait(calls.values())
+    assert session.stats.in_flight == 0
+    assert not permits._workers
+    assert len(calls["a"].result()) == 30
+
+
+async def test_an_outage_of_disconnects_on_a_lent_session_is_waited_out(server):
+    """Probes cost nothing there either, though each disconnect is charged twice."""
+    async with aiohttp.ClientSession() as lent:
+        session = LeadStatusSession(
+            KEY, base_url=server.url, http_session=lent, rate_limit=None, chunk_size=1, concurrency=4,
+            retry=RetryPolicy(base_delay=0.01, max_delay=0.05, max_outage=30, max_attempts=12),
+        )  # fmt: skip
+        campaign = session.campaign("a", "c")
+        await campaign.get("warm")
+        server.fault("disconnect", times=60)
+        assert len(await campaign.get_many([f"x{number}" for number in range(4)])) == 4
+        await session.aclose()
+
+
+async def test_a_hopeless_deadline_fails_at_once_behind_others(server, make_session):
+    """Somebody stands at the limiter already, or a pause comes while one waits: no need to sit it out."""
+    from leadstatus_async import DeadlineExceededError as Late
+
+    session = make_session(rate_limit=RateLimit(5), chunk_size=1)
+    campaign = session.campaign("a", "c")
+    loop = asyncio.get_running_loop()
+    session.limiter.pause(10, "test")
+    standing = asyncio.create_task(campaign.get_many(["p"]))
+    await asyncio.sleep(0.01)
+    started = loop.time()
+    for call in (
+        campaign.get("x", deadline=2),
+        campaign.get_many(["x"], deadline=2),
+        anext(campaign.stream(["x"], deadline=2)),
+    ):
+        with pytest.raises(Late) as caught:
+            await call
+        assert caught.value.needed > 9
+    assert loop.time() - started < 1
+    standing.cancel()
+    other = make_session(rate_limit=RateLimit(1), concurrency=1).campaign("a", "c")
+    server.script(None, Fault(429, headers={"Retry-After": "30"}))
+    await other.get("warm")
+    asked = asyncio.create_task(other.get("throttled"))
+    waiting = asyncio.create_task(other.get_many(["y"], deadline=5))
+    await server.wait_for_requests(2)
+    late = asyncio.create_task(other.get("z", deadline=5))
+    with pytest.raises(Late):
+        await waiting
+    with pytest.raises(Late):
+        await late
+    assert loop.time() - started < 4
+    asked.cancel()
+
+
+async def test_gets_that_wait_when_the_pause_comes_are_told_at_once(server, make_session):
+    """The pending set is trimmed like any call."""
+    session = make_session(concurrency=1)
+    campaign = session.campaign("a", "c")
+    server.hold()
+    server.script(Fault(429, headers={"Retry-After": "30"}))
+    first = asyncio.create_task(campaign.get("first"))
+    await server.wait_for_requests(1)
+    waiting = asyncio.create_task(campaign.get("second", deadline=10))
+    patient = asyncio.create_task(campaign.get("third"))
+    while not session._engine.pending:
+        await asyncio.sleep(0)
+    server.release()
+    with pytest.raises(DeadlineExceededError, match="any more") as caught:
+        await waiting
+    assert caught.value.needed > 20
+    for task in (first, patient):
+        task.cancel()
+
+
+async def test_callbacks_that_raise_cancelled_hang_nobody(server, make_session):
+    """CancelledError out of a callback is the callback's, not ours."""
+
+    def broken(*_):
+        raise asyncio.CancelledError
+
+    session = make_session(on_event=broken)
+    assert len(await session.campaign("a", "c").get_many(["x", "y"], progress=broken)) == 2
+
+
+async def test_a_source_or_limiter_that_was_cancelled_by_others(server, make_session):
+    """What they raise is an error of theirs: told, not waited for."""
+
+    async def source():
+        yield "x"
+        raise asyncio.CancelledError
+
+    outcomes = []
+    with pytest.raises(Exception, match="cancelled"):
+        async for outcome in make_session().campaign("a", "c").stream(source()):
+            outcomes.append(outcome)
+    assert len(outcomes) == 1
+
+    from tests.test_calls_functional import Recorder
+
+    limiter = Recorder(asyncio.CancelledError())
+    with pytest.raises(BatchError, match="LimiterError"):
+        await make_session(rate_limit=limiter).campaign("a", "c").get_many(["x"])
+    assert limiter.acquired == 1
+
+
+async def test_a_stream_has_one_consumer(server, make_session):
+    """Two tasks in one stream would steal from each other: the second is told."""
+    server.hold()
+    stream = make_session().campaign("a", "c").stream(["x", "y"])
+    first = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(1)
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await anext(stream)
+    server.release()
+    first.cancel()
+    await asyncio.wait([first])
+
+
+async def test_any_source_that_can_be_closed_is(server, campaign):
+    """Not only async generators have an aclose."""
+
+    class Source:
+        closed = False
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            return "x"
+
+        async def aclose(self):
+            self.closed = True
+
+    source = Source()
+    async with campaign.stream(source) as stream:
+        await anext(stream)
+    assert source.closed
+
+
+async def test_the_key_is_in_no_frame_of_a_cancelled_worker(server, make_session):
+    """Even who digs the worker task out and cancels it finds no key in its traceback."""
+    import traceback
+
+    server.hold()
+    session = make_session()
+    call = asyncio.create_task(session.campaign("a", "c").get_many(["x"], on_error="collect"))
+    await server.wait_for_requests(1)
+    (worker,) = session._engine.permits._workers
+    worker.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await worker
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert KEY not in "".join(shown.format())
+    assert not (await call)[0].ok
+
+
+async def test_each_failed_lead_of_a_stream_has_its_own_error(server, make_session):
+    """lead_ids name the leads of the request, not those of another."""
+    server.hold()
+    server.fault("401", when=lambda request: "x2" in request.lead_ids)
+    campaign = make_session(chunk_size=2, concurrency=3).campaign("a", "c")
+    stream = campaign.stream([f"x{number}" for number in range(8)], on_error="collect", max_buffered=8)
+    first = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(3)
+    server.release()
+    outcomes = [await first, *[outcome async for outcome in stream]]
+    for outcome in outcomes:
+        assert outcome.ok or outcome.lead_id in outcome.error.lead_ids
+
+
+async def test_a_pause_that_is_too_long_reaches_who_backs_off(server, make_session):
+    """Not only the queue is turned away: chunks in back-off are, too."""
+    policy = RetryPolicy(base_delay=20, max_delay=20, max_retry_after=30)
+    session = make_session(chunk_size=1, retry=policy, concurrency=2)
+    server.script("502", "429-retry-after-huge")
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    result = await session.campaign("a", "c").get_many(["x", "y"], on_error="collect")
+    assert len(result.failures) == 2
+    assert loop.time() - started < 5
+
+
+async def test_an_outage_nobody_waits_in_has_no_clock(server, make_session):
+    """Whoever comes later has the whole of max_outage; aclose tells of its end."""
+    seen = []
+    policy = RetryPolicy(base_delay=0.01, max_delay=0.02, max_outage=30)
+    session = make_session(chunk_size=1, retry=policy, on_event=seen.append)
+    campaign = session.campaign("a", "c")
+    await campaign.get("warm")
+    server.fault("500", times=None)
+    call = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(20)]))
+    while not any(type(event).__name__ == "OutageStarted" for event in seen):
+        await asyncio.sleep(0.001)
+    call.cancel()
+    await asyncio.wait([call])
+    assert session._engine.attempts._patience is None
+    await session.aclose()
+    assert type(seen[-1]).__name__ == "OutageEnded"
+
+
+async def test_closing_while_a_long_list_is_read(make_session):
+    """SessionClosedError, with a result that has every position."""
+    from leadstatus_async import SessionClosedError
+
+    session = make_session()
+    call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{n}" for n in range(20_000)]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await session._engine.aclose(0.0)
+    with pytest.raises(SessionClosedError) as caught:
+        await call
+    assert len(caught.value.result) == 20_000

@@ -701,9 +701,9 @@ def test_it_is_a_limiter_and_says_what_it_is():
     assert "max_rate=1" in repr(limiter)
     assert limiter.state.configured_rate == limiter.state.rate == 1
     assert limiter.state.ceiling is None
-    limiter.observe(200, 0.0, {})
 
     async def main():
+        limiter.observe(200, asyncio.get_running_loop().time(), {})
         await limiter.aclose()
         await limiter.aclose()
         await limiter.acquire()

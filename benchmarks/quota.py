@@ -112,10 +112,12 @@ def picture(times: list[float], told: int) -> str:
     )
     line = 10 + height - ALLOWED / top * height
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 250" font-family="sans-serif" font-size="12">'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 250" '
+        'font-family="sans-serif" font-size="12">'
         f'{bars}<line x1="40" x2="680" y1="{line:.1f}" y2="{line:.1f}" stroke="#c33"/>'
         f'<text x="45" y="{line - 4:.1f}" fill="#c33">{ALLOWED}/s allowed</text>'
-        f'<text x="40" y="235">seconds: 0 to {seconds}; requests per second as the server saw them; told {told}/s</text></svg>'
+        f'<text x="40" y="235">requests in each of {seconds} seconds, as the server saw them; '
+        f"told {told}/s</text></svg>"
     )
 
 

@@ -173,8 +173,7 @@ class Permits:
         self._cut.discard(worker)
         if self._standing is worker:
             self._standing = None
-        if not worker.get_loop().is_closed():
-            self.wake()
+        self.wake()
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
         me = cast("asyncio.Task[None]", asyncio.current_task())

@@ -11,11 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aiolimiter import AsyncLimiter
 
+from leadstatus_async._core.adapt import Controller
+from leadstatus_async._core.headers import rate_hint
 from leadstatus_async.errors import RateLimitError, SessionLoopError
 from leadstatus_async.policy import RateLimit
 from leadstatus_async.results import RateLimitState
@@ -84,6 +87,8 @@ class TokenBucketLimiter:
         self._limits = tuple(given)
         self._buckets = [_Bucket(limit) for limit in given]
         self._configured = min((limit.rate for limit in given), default=None)
+        self._controller = None if self._configured is None else Controller(self._configured)
+        self._learned: _Bucket | None = None  # one more bucket, while the rate is below the configured one
         self._waiters: OrderedDict[asyncio.Future[None], float | None] = OrderedDict()  # and its max_pause
         self._timer: asyncio.TimerHandle | None = None  # set whenever somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +148,14 @@ class TokenBucketLimiter:
                 self._leave(future)
 
     def observe(self, status: int, sent_at: float, headers: Mapping[str, str]) -> None:
-        """Learn from an answer."""
+        """Learn from an answer; see `Limiter.observe`. Without limits there is no rate to learn."""
+        if self._controller is None:
+            return
+        before = self._controller.rate
+        hint = rate_hint(headers, status, now=time.time())  # an epoch needs the wall clock, nothing else does
+        self._controller.observe(self._bound().time(), status, sent_at, hint)
+        if self._controller.rate != before:
+            self._follow(self._controller)
 
     def wait_time(self, ahead: int = 0) -> float:
         """Return the seconds until a caller arriving now would get its token, at the earliest.
@@ -151,15 +163,15 @@ class TokenBucketLimiter:
         Exact for a single limit, a lower bound for several, at the present rate and pause.
 
         Args:
-            ahead: others that come before it, besides those who wait already.
+            ahead: others that come before it, besides those who wait; -1 is the last of those.
         """
         if self._loop is None:  # asking is no use: it binds to no event loop
-            return max([0.0, *(bucket.wait(0.0, ahead) for bucket in self._buckets)])
+            return max([0.0, *(bucket.wait(0.0, max(0, ahead)) for bucket in self._buckets)])
         try:
             now = self._bound().time()
         except RuntimeError:  # outside an event loop: as if nothing had been used
             return TokenBucketLimiter(self._limits).wait_time(ahead)
-        return self._wait(now, ahead + len(self._waiters))
+        return self._wait(now, max(0, ahead + len(self._waiters)))
 
     @property
     def state(self) -> RateLimitState:
@@ -167,11 +179,13 @@ class TokenBucketLimiter:
         paused_for = 0.0
         if self._loop is not None and not self._loop.is_closed():
             paused_for = max(0.0, self._paused_until - self._loop.time())
+        learned = self._controller
         return RateLimitState(
-            rate=self._configured,
+            rate=learned.rate if learned else None,
             configured_rate=self._configured,
+            ceiling=learned.ceiling if learned else None,
             paused_for=paused_for,
-            reason=self._reason if paused_for else "",
+            reason=self._reason if paused_for else learned.reason if learned else "",
         )
 
     async def aclose(self) -> None:
@@ -243,6 +257,20 @@ class TokenBucketLimiter:
         elif not future.cancelled() and future.exception() is None:
             self.refund()
 
+    def _follow(self, controller: Controller) -> None:
+        """Go at the controller's rate from now on."""
+        rate = controller.rate
+        logger.info("rate is now %.3g/s: %s", rate, controller.reason or "as configured")
+        if self._learned is None:
+            self._learned = _Bucket(RateLimit(rate))
+            self._learned.reopen(self._paused_until)
+            self._buckets.append(self._learned)
+        # Of size 1: whoever was refused cannot afford a burst.
+        self._change_rate(self._learned, 1.0, rate)
+        if rate == self._configured:
+            self._buckets.remove(self._learned)
+            self._learned = None
+
     def _change_rate(self, bucket: _Bucket, capacity: float, drip: float) -> None:
         """Give a bucket another size and rate, and time those who wait anew (b3)."""
         bucket.set_rate(self._bound().time(), capacity, drip)
@@ -262,7 +290,7 @@ def seconds_until(limiter: Limiter, ahead: int) -> float:
     if isinstance(limiter, TokenBucketLimiter):
         return limiter.wait_time(ahead)
     rate = limiter.state.rate
-    return limiter.wait_time() + (ahead / rate if rate else 0.0)
+    return max(0.0, limiter.wait_time() + (ahead / rate if rate else 0.0))
 
 
 class _Bucket:

@@ -82,9 +82,7 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
         await self.aclose()
 
     def __del__(self) -> None:
-        flow = getattr(self, "_flow", None)
-        if flow is not None:
-            flow.abandon()
+        self._flow.abandon()
 
 
 class _Slot:
@@ -193,7 +191,7 @@ class Flow(Lobby):
         needed = self.engine.permits.seconds_until(1)
         if self._patience is not None and needed > self._patience:
             raise DeadlineExceededError(
-                f"deadline={self._patience:g} s is too short: the next request may go {needed:.1f} s from now",
+                f"deadline={self._patience:g} s is too short: the next may go {needed:.1f} s from now",
                 needed=needed,
             )
         if self._patience is not None:

@@ -173,6 +173,40 @@ async def test_a_broken_pipe_is_silent(server):
     assert b"Broken" not in err
 
 
+async def test_a_reader_that_is_gone_is_no_error_worth_a_word(server):
+    """Even the last flush into a closed pipe is silent."""
+    process = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m leadstatus_async {' '.join(WHERE)} --format csv a | true",
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await process.communicate()
+    assert b"Broken" not in err
+    assert b"Traceback" not in err
+
+
+def test_what_ends_the_command(monkeypatch, capsys):
+    """An interrupt is 130 and one sentence; what is no error of ours is not dressed up as one."""
+    from leadstatus_async.cli import __main__ as entry
+    from leadstatus_async.cli import app
+
+    def raising(error):
+        def run(*_args, **_kwargs):
+            raise error
+
+        return run
+
+    monkeypatch.setattr(app, "app", raising(KeyboardInterrupt()))
+    assert app.run([]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(app, "app", raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError):
+        app.run([])
+    monkeypatch.setitem(sys.modules, "leadstatus_async.cli.app", None)
+    with pytest.raises(ModuleNotFoundError):
+        entry.main()
+
+
 async def test_ctrl_c_ends_within_a_second(server):
     """Exit 130, and one sentence."""
     server.hold()

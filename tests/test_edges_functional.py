@@ -368,3 +368,71 @@ async def test_closing_while_a_long_list_is_read(make_session):
     with pytest.raises(SessionClosedError) as caught:
         await call
     assert len(caught.value.result) == 20_000
+
+
+async def test_pieces_by_hand(server, make_session):
+    """States that only rare timings reach, made by hand."""
+    from leadstatus_async import ServerError
+    from leadstatus_async._call import Call
+    from leadstatus_async._core.wire import Failure, Sort
+
+    session = make_session(rate_limit=RateLimit(1))
+    campaign = session.campaign("a", "c")
+    engine = session._engine.enter()
+    assert PendingGets(engine, campaign._endpoint).take() is None
+
+    call = Call(engine.permits, ["x"], campaign._endpoint, engine.limits, (), started=engine.loop.time())
+    chunk = call.ledger.take()
+    chunk.attempts = 5
+    for request in range(5):
+        engine.attempts.outage.failed(engine.loop.time(), object())
+        assert request < 5
+    spent = Failure(ServerError(500), Sort.PASSING)
+    assert engine.attempts._down(call, chunk, spent, engine.loop.time()), "its last attempt, in an outage"
+    assert not call.ledger.outcomes[0].ok
+    engine.attempts._alive(engine.loop.time())
+
+    session.limiter.pause(5, "test")
+    waiting = asyncio.create_task(campaign.get("x"))
+    while not engine.pending:
+        await asyncio.sleep(0)
+    engine.turn_gets_away(ServerError(500))
+    with pytest.raises(ServerError):
+        await waiting
+
+    stream = make_session().campaign("a", "c").stream(["x"])
+    assert (await anext(stream)).ok
+    await stream.aclose()
+    stream._flow.stopped(ServerError(500))
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_a_source_that_breaks_while_the_stream_ends(server, make_session):
+    """The fatal answer comes first; what the source would have said is nobody's business any more."""
+    from leadstatus_async import AuthenticationError
+
+    def source():
+        yield from ["x", "y"]
+        raise OSError("gone")
+
+    server.fault("401", times=None)
+    campaign = make_session(chunk_size=2).campaign("a", "c")
+    with pytest.raises(AuthenticationError):
+        async for _ in campaign.stream(source(), max_buffered=2):
+            pass
+
+
+async def test_a_learned_rate_is_forgotten_at_the_configured_one():
+    """The bucket that was learned goes when there is nothing left to hold back."""
+    from types import SimpleNamespace
+
+    from leadstatus_async.limiter import TokenBucketLimiter
+
+    limiter = TokenBucketLimiter(RateLimit(10))
+    await limiter.acquire()
+    limiter._follow(SimpleNamespace(rate=2.0, reason="test"))
+    assert limiter.wait_time(1) > 0.4
+    limiter._follow(SimpleNamespace(rate=10.0, reason=""))
+    assert limiter._learned is None
+    assert len(limiter._buckets) == 1

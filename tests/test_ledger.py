@@ -755,3 +755,20 @@ def test_merged_is_taken_as_it_is():
     outcomes = [LeadStatus("0000", WorkflowStatus.PENDING), LeadStatus("0001", WorkflowStatus.STOPPED)]
     ledger.answered(take(ledger), Merged(outcomes))
     assert ledger.outcomes == outcomes
+
+
+def test_fail_beyond_keeps_what_the_next_requests_reach():
+    """With leads in several ranges, those within reach stay and the others fail at once (b11)."""
+    limits = Limits(10, 4000)
+    ledger = Ledger([f"x{number}" for number in range(25)], endpoint("", "a", "c", "comma"), limits, 0.0)
+    chunk = ledger.take()
+    limits.chunk_size = 5
+    ledger.retry(chunk)
+    ledger._replan(ledger._again.popleft())
+    assert ledger.requests_left == 5
+    error = DeadlineExceededError("late")
+    ledger.fail_beyond(3, error)
+    assert error.lead_ids == tuple(f"x{number}" for number in range(15, 25))
+    assert [outcome is None for outcome in ledger.outcomes] == [True] * 15 + [False] * 10
+    ledger.fail_beyond(0, DeadlineExceededError("late"))
+    assert ledger.requests_left == 0

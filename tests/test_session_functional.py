@@ -520,6 +520,9 @@ async def test_a_proxy_gets_the_request_and_its_own_credentials(server, make_ses
         assert server.requests[-1].target.startswith("http://api.example/v1/accounts/a/")
         assert server.requests[-1].headers["proxy-authorization"].startswith("Basic ")
         assert "hush" not in repr(session) + repr(vars(session._engine.transport))
+    plain = make_session(base_url="http://api.example", allow_insecure=True, proxy=f"http://{host}")
+    await plain.campaign("a", "c").get_many(["x"])
+    assert "proxy-authorization" not in server.requests[-1].headers
     monkeypatch.setenv("no_proxy", "*")
     before = server.count
     session = make_session(proxy_from_env=True)
@@ -613,3 +616,9 @@ async def test_a_deadline_error_says_how_far_it_came(server, make_session):
     with pytest.raises(DeadlineExceededError) as caught:
         await make_session().campaign("a", "c").get_many(["x"], deadline=0.1)
     assert caught.value.attempts == 1
+
+
+def test_a_path_that_leaves_no_room_is_said_when_the_campaign_is_made():
+    """Rather than refusing every lead ID one by one."""
+    with pytest.raises(ConfigurationError, match="max_url_bytes"):
+        LeadStatusSession(KEY, max_url_bytes=256).campaign("a" * 200, "c")

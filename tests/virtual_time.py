@@ -1,12 +1,13 @@
 """A hand-driven clock: an event loop whose time jumps to the next timer instead of waiting for it.
 
 Nothing waits in real time and nothing is random but what the caller's seed makes so. A blocked loop is
-`loop.now += seconds`. What would wait for ever is a RuntimeError. No sockets, no threads.
+`loop.now += seconds`. What would wait or spin for ever is a RuntimeError. No sockets, no threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import selectors
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
+_SPINNING = 100_000  # turns of the loop without time going on
+
+
 class _NoWaiting(selectors.SelectSelector):
     """A selector that lets virtual time pass instead of blocking."""
 
     loop: VirtualTimeLoop
+    _seen, _turns = -math.inf, 0
 
     def select(self, timeout: float | None = None) -> list[Any]:
+        self._turns = self._turns + 1 if self.loop.now == self._seen else 0
+        self._seen = self.loop.now
+        if self._turns > _SPINNING:
+            raise RuntimeError("time stands still: something asks again and again")
         if timeout is None:
             raise RuntimeError("nothing is left to happen: the test would wait for ever")
         if timeout > 0:
@@ -46,7 +55,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         self.now = start
         self.late = late
-        self._clock_resolution = max(early, 1e-9)  # asyncio fires what is due within this
+        # asyncio fires what is due within this, which must be more than the rounding of its sums.
+        self._clock_resolution = max(early, 1e-8, 8 * math.ulp(start))
 
     def time(self) -> float:
         """Return the virtual time in seconds."""

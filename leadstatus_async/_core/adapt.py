@@ -1,0 +1,223 @@
+"""At which rate to go on, judged from the answers: the controller behind a limiter.
+
+A 429 cuts the rate, once per episode; an episode ends with the first success of a request sent after the
+cut, and what was really admitted meanwhile then says where to go on. From there the rate settles below the
+ceiling that failed, and probes beyond it later: the more an episode costs, the rarer. Rate-limit headers may
+slow it from the first answer on (d7). Values in, values out: the clock is an argument, the rate never
+exceeds the configured one, and pauses are made elsewhere. `docs/quota.md` shows what comes of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from leadstatus_async._core.headers import suggested_rate
+
+if TYPE_CHECKING:
+    from leadstatus_async._core.headers import RateHint
+
+# Chosen by simulation over the kinds of servers and policies in docs/quota.md, not by taste.
+_LEAST_CUT, _DEEPEST_CUT = 0.9, 0.5  # of the rate that failed
+_CREDIBLE = 0.35, 0.85  # of the rate that failed: the share admitted in a second that shows the limit
+_BELOW = 0.95  # of the ceiling: where the rate settles
+_SETTLING = 4.0  # seconds in which two thirds of the way there are made
+_SAME = 1.25  # a probe that fails within so many times the ceiling has confirmed it; one that does not
+_CLIMB, _FASTER = 0.18, 0.3  # grows by so much per second up to there, and beyond
+_PATIENCE, _LONGEST, _RARER = 8.0, 60.0, 1.25  # seconds below the ceiling before a probe: first, last, growth
+_COST = 5.0  # a lock-out of 5 s is risked every two minutes, one of 30 s every hour at most:
+_RARELY = 3600.0  # cost times the square of the episode's seconds, up to this
+_IDLE = 2.0  # seconds without a request that end a stretch of work
+_BUSY = 16  # answers: enough to measure by; also the requests in flight that growth is credited for
+_SLOWEST = 1 / 60  # requests per second: below that it is for the pauses to hold back
+_TOLD = 0.05  # changes of the rate smaller than this are not worth re-timing those who wait
+
+
+class Controller:
+    """The rate of one quota, as far as it is known.
+
+    Args:
+        configured_rate: requests per second that `rate` never exceeds.
+
+    Attributes:
+        rate: requests per second to go at; the configured rate while nothing better is known.
+        ceiling: the rate at which the server said 429, or what it admitted in the second before if that
+            tells more; None if never, or when it has been disproved.
+        reason: why the rate is below the configured one; "" if it is not.
+    """
+
+    def __init__(self, configured_rate: float) -> None:
+        self.rate = self._configured = self._learned = configured_rate
+        self.ceiling: float | None = None
+        self.reason = ""
+        self._hinted = math.inf
+        self._episode: _Episode | None = None
+        self._stretch = _Stretch()
+        self._fresh = -math.inf  # requests sent earlier went at a rate that has been given up since
+        self._aim = math.inf
+        self._grown_at = self._held = 0.0
+        self._patience = _PATIENCE
+
+    def observe(self, now: float, status: int, sent_at: float, hint: RateHint | None = None) -> None:
+        """Learn from an answer.
+
+        Args:
+            now: when it came, in seconds on the clock that `sent_at` is on.
+            status: of the answer; a 5xx says nothing about the rate.
+            sent_at: when its request was sent.
+            hint: what its rate-limit headers say.
+        """
+        self._hinted = math.inf if hint is None else self._heed(hint)
+        jump = False
+        if status == 429:
+            jump = self._refused(now, sent_at)
+        elif status < 500:
+            jump = self._admitted(now, sent_at)
+        self._publish(jump=jump)
+
+    def _heed(self, hint: RateHint) -> float:
+        """Return the rate that headers suggest: slower than configured, but never a stop."""
+        # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
+        reset = hint.reset - 1 if hint.reset is not None and hint.reset > 1 else None
+        stated = suggested_rate(msgspec.structs.replace(hint, reset=reset))
+        return math.inf if stated is None else max(stated, min(1.0, self._configured))
+
+    def _refused(self, now: float, sent_at: float) -> bool:
+        """Cut, unless this 429 belongs to an episode already seen."""
+        if self._episode is not None or sent_at < self._fresh:
+            return False
+        failed = min(self.rate, 2 * self._stretch.rate(now))
+        confirmed = self._probing and self.ceiling is not None and failed < _SAME * self.ceiling
+        self._episode = _Episode(now, sent_at, failed, confirmed)
+        self.ceiling = self.ceiling if confirmed else failed
+        # One request at a time, if that is slower, until one passes: what is in flight may be refused.
+        self._learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self._slowest)
+        return True
+
+    def _admitted(self, now: float, sent_at: float) -> bool:
+        episode = self._episode
+        self._stretch.add(sent_at, None if episode else self.rate)
+        if episode is None:
+            self._grow(now)
+        elif sent_at >= episode.began:
+            self._resume(episode, now, sent_at)
+            return True
+        return False
+
+    def _resume(self, episode: _Episode, now: float, sent_at: float) -> None:
+        """End an episode: from now on at what was admitted, as far as that can be believed."""
+        failed, second = episode.failed, self._stretch.second(episode.sent_at)
+        least, most = (part * failed for part in _CREDIBLE)
+        if least <= second <= most and not episode.confirmed:
+            self.ceiling = second
+            self._aim = rate = _BELOW * second
+        else:
+            self._aim = _BELOW * (self.ceiling or failed)
+            goodput = max(self._stretch.goodput(sent_at), second if self._probing else 0.0)
+            rate = min(max(goodput, _DEEPEST_CUT * failed), _LEAST_CUT * failed, self._aim)
+        self._learned = max(rate, self._slowest)
+        cost = min(_RARELY, max(_PATIENCE, _COST * (now - episode.began) ** 2))
+        again = min(_LONGEST, _RARER * self._patience) if episode.confirmed else 0.0
+        self._patience = max(cost, again)
+        self._episode = None
+        self._fresh = self._grown_at = now
+        self._held = 0.0
+        self._stretch.restart(sent_at)
+
+    def _grow(self, now: float) -> None:
+        """Settle below the ceiling, and probe beyond it when that has lasted; only work counts as time."""
+        if self.ceiling is None:
+            return
+        step = min(max(0.0, now - self._grown_at), _BUSY / self.rate)
+        self._grown_at = now
+        self._held += step
+        if self._probing:
+            climb = _CLIMB if self._learned < _SAME * self.ceiling else _FASTER
+            self._learned *= math.exp(climb * step)
+        else:
+            gap = max(0.0, self._aim - self._learned) * math.exp(-step / _SETTLING)
+            self._learned = max(self._learned, self._aim - (gap if gap > 0.01 * self._aim else 0.0))
+        self._learned = min(self._learned, self._configured)
+        # A ceiling just below the configured rate is not disproved by having been climbed past for a moment.
+        if self._learned == self._configured and self._held >= self._patience + _PATIENCE:
+            self.ceiling = None
+
+    @property
+    def _probing(self) -> bool:
+        return self._held >= self._patience
+
+    @property
+    def _slowest(self) -> float:
+        return min(_SLOWEST, self._configured)
+
+    def _publish(self, *, jump: bool) -> None:
+        """Let `rate` follow: at once after a cut and where it comes to rest, else in steps worth telling."""
+        wanted = min(self._learned, self._hinted, self._configured)
+        at_rest = wanted in {self._aim, self._configured}
+        if jump or at_rest or abs(wanted - self.rate) >= _TOLD * self.rate:
+            self.rate = wanted
+        if self.rate == self._configured:
+            self.reason = ""
+        elif self._hinted < self._learned:
+            self.reason = "rate-limit headers"
+        else:
+            self.reason = f"HTTP 429 at {self.ceiling or self.rate:.3g}/s"
+
+
+class _Episode(msgspec.Struct, frozen=True):
+    """A run of 429s that one cut answers.
+
+    Attributes:
+        began: when the first 429 came.
+        sent_at: when its request was sent.
+        failed: the rate that failed.
+        confirmed: whether it only confirmed the ceiling that was probed.
+    """
+
+    began: float
+    sent_at: float
+    failed: float
+    confirmed: bool
+
+
+class _Stretch:
+    """What was admitted since the last episode, or since the client was last idle."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque()  # when the requests of the last second were sent
+        self._began = self._last = -math.inf
+        self._count = 0
+
+    def add(self, sent_at: float, rate: float | None) -> None:
+        """Count an admitted request; `rate` is None in an episode, whose pauses are no idling."""
+        self._recent.append(sent_at)
+        if rate is None:
+            self._count += 1
+            return
+        while self._recent[0] < sent_at - 1.0:
+            self._recent.popleft()
+        if sent_at - self._last > max(_IDLE, 4 / rate):
+            self.restart(sent_at)
+        else:
+            self._count += 1
+            self._last = max(self._last, sent_at)
+
+    def restart(self, sent_at: float) -> None:
+        """Count from the request sent at `sent_at` on."""
+        self._began = self._last = sent_at
+        self._count = 1
+
+    def rate(self, now: float) -> float:
+        """Return requests per second so far; infinity if too few to tell."""
+        return self._count / max(1e-3, now - self._began) if self._count >= _BUSY else math.inf
+
+    def goodput(self, until: float) -> float:
+        """Return requests admitted per second until `until`, pauses included."""
+        return self._count / max(1e-3, until - self._began)
+
+    def second(self, until: float) -> float:
+        """Return how many of those sent in the second before `until` were admitted."""
+        return float(sum(until - 1.0 <= sent_at <= until for sent_at in self._recent))

@@ -1,0 +1,401 @@
+"""A model of one client and one rate-limited server in virtual time, and the table of cases it is run on.
+
+The client is ours in outline: buckets, sixteen slots, the pause gate and its back-off, the controller.
+It decides what the server says at the moment a request arrives, so hours pass in milliseconds. Run as a
+script it prints the table of `docs/quota.md`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from leadstatus_async import RateLimit, RetryPolicy
+from leadstatus_async._core.adapt import Controller
+from leadstatus_async._core.headers import RateHint
+from leadstatus_async._core.retry import ThrottleRun, stated_pause, unstated_pause
+from leadstatus_async.limiter import sizes
+from leadstatus_async.testing.quota import Decision, FixedWindow, SlidingWindow, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POLICY = RetryPolicy()
+SLOTS = 16
+SEEDS = range(12)
+
+
+@dataclass
+class Nginx:
+    """nginx's `limit_req` with `burst` and `nodelay`: what is above the rate may not exceed the burst."""
+
+    rate: float
+    burst: int
+    _excess: float = 0.0
+    _at: float | None = None
+
+    def admit(self, now: float) -> Decision:
+        """Decide about a request that comes at `now`."""
+        passed = 0.0 if self._at is None else now - self._at
+        excess = 0.0 if self._at is None else max(0.0, self._excess - passed * self.rate + 1)
+        if excess > self.burst:
+            return Decision(admitted=False, retry_after=(excess - self.burst) / self.rate)
+        self._excess, self._at = excess, now
+        return Decision(admitted=True)
+
+
+@dataclass
+class Locking:
+    """A limit after each 429 of which nobody passes for `seconds`; if `stern`, asking prolongs that."""
+
+    limit: Any
+    seconds: float
+    stern: bool = False
+    lockouts: int = 0
+    _until: float = -math.inf
+
+    def admit(self, now: float) -> Decision:
+        """Decide about a request that comes at `now`."""
+        if now < self._until:
+            if self.stern:
+                self._until = now + self.seconds
+            return Decision(admitted=False, retry_after=self._until - now)
+        decision = self.limit.admit(now)
+        if decision.admitted:
+            return decision
+        self._until = now + self.seconds
+        self.lockouts += 1
+        return Decision(admitted=False, retry_after=self.seconds)
+
+
+@dataclass
+class Changing:
+    """Limits that replace one another: pairs of the time from which one holds, and the limit."""
+
+    plan: list[tuple[float, Any]]
+
+    def admit(self, now: float) -> Decision:
+        """Decide about a request that comes at `now`."""
+        return next(limit for since, limit in reversed(self.plan) if now >= since).admit(now)
+
+
+class Bucket:
+    """A token bucket that a pause leaves with one token at most."""
+
+    def __init__(self, now: float, capacity: float, drip: float) -> None:
+        self.capacity, self.drip, self.tokens, self.at = capacity, drip, capacity, now
+        self.opens = -math.inf
+
+    def settle(self, now: float) -> None:
+        """Credit what has dripped until `now`."""
+        self.tokens = min(self.capacity, self.tokens + (now - self.at) * self.drip)
+        if now >= self.opens > self.at:
+            self.tokens = min(self.tokens, 1 + (now - self.opens) * self.drip)
+        self.at = now
+
+    def due(self, now: float) -> float:
+        """Return when the next token is there."""
+        self.settle(now)
+        late = max(now, self.opens)
+        return late + max(0.0, 1 - self.tokens - (late - now) * self.drip) / self.drip
+
+
+@dataclass
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        answered, refused: requests.
+        seconds: from start to the last answer.
+        paused: seconds for which the gate was shut.
+        given_up: whether nothing but 429s came for `max_outage`.
+        rates: when the rate changed, and to what.
+    """
+
+    answered: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    paused: float = 0.0
+    given_up: bool = False
+    rates: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+
+
+class Client:
+    """The model of the client.
+
+    Args:
+        server: has `admit(now) -> Decision`.
+        limit: as configured.
+        start: virtual time of the first request.
+        seed: of latencies, of late timers and of the jitter of pauses.
+        latency: seconds there and back, on average; half to one and a half times that.
+        stated: whether a 429 states its pause.
+        hints: makes of a decision what its rate-limit headers say.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        limit: RateLimit,
+        *,
+        start: float = 0.0,
+        seed: int = 0,
+        latency: float = 0.02,
+        stated: bool = False,
+        hints: Callable[[Decision], RateHint] | None = None,
+    ) -> None:
+        self.server, self.limit, self.now, self.start = server, limit, start, start
+        self.controller = Controller(limit.rate)
+        self._buckets = [Bucket(start, *sizes(limit))]
+        self._dice = random.Random(seed)
+        self._latency, self._stated, self._hints = latency, stated, hints
+        self._flying: list[tuple[float, int, float, Decision]] = []
+        self._run = ThrottleRun()
+        self._paused_until = self._latest = -math.inf
+        self._serial = 0
+        self.outcome = Outcome()
+
+    def ask(self, requests: int) -> Outcome:
+        """Send so many requests, each until it is answered."""
+        outcome = self.outcome
+        waiting = requests
+        goal = outcome.answered + requests
+        while outcome.answered < goal and not outcome.given_up:
+            due = math.inf
+            if waiting and len(self._flying) < SLOTS:
+                due = max([self._paused_until, *(bucket.due(self.now) for bucket in self._buckets)])
+            if self._flying and self._flying[0][0] <= due:
+                waiting += not self._receive()
+            else:
+                self._send(due)
+                waiting -= 1
+        outcome.seconds = self.now - self.start
+        return outcome
+
+    def _send(self, due: float) -> None:
+        if due > self.now:
+            self.now = due + self._dice.random() * 0.001  # timers are late
+        for bucket in self._buckets:
+            bucket.settle(self.now)
+            bucket.tokens -= 1
+        latency = self._latency * (0.5 + self._dice.random())
+        self._latest = max(self._latest, self.now + latency / 2)  # the kinds want times in their order
+        self._serial += 1
+        back = max(self.now + latency, self._latest)
+        heapq.heappush(self._flying, (back, self._serial, self.now, self.server.admit(self._latest)))
+
+    def _receive(self) -> bool:
+        self.now, _, sent_at, decision = heapq.heappop(self._flying)
+        hint = self._hints(decision) if self._hints else None
+        before = self.controller.rate
+        self.controller.observe(self.now, 200 if decision.admitted else 429, sent_at, hint)
+        if self.controller.rate != before:
+            self._follow(self.controller.rate)
+        if decision.admitted:
+            self.outcome.answered += 1
+            self._run.end()
+        else:
+            self.outcome.refused += 1
+            self._throttled(sent_at, decision.retry_after if self._stated else None)
+        return decision.admitted
+
+    def _follow(self, rate: float) -> None:
+        self.outcome.rates.append((self.now - self.start, rate))
+        plain, *learned = self._buckets
+        bucket = learned[0] if learned else Bucket(self.now, 1.0, rate)
+        bucket.settle(self.now)
+        bucket.drip = rate
+        self._buckets = [plain] if rate >= self.limit.rate else [plain, bucket]
+
+    def _throttled(self, sent_at: float, stated: float | None) -> None:
+        """Shut the gate, as the engine does."""
+        before = self._run.count
+        self.outcome.given_up = self._run.note(self.now, sent_at, stated) > POLICY.max_outage
+        if stated:
+            pause = stated_pause(stated, POLICY, self._dice.random())
+        elif self._run.count > before:
+            pause = unstated_pause(self._run.count, POLICY, self._dice.random())
+        else:
+            return
+        until = self.now + pause
+        if until > self._paused_until:
+            self.outcome.paused += until - max(self.now, self._paused_until)
+            self._paused_until = until
+            for bucket in self._buckets:
+                bucket.opens = until
+
+
+def whole_seconds(decision: Decision) -> RateHint:
+    """Read `X-RateLimit-*` as most send it: a reset in whole seconds, rounded up, and no window."""
+    reset = float(math.ceil(decision.reset))
+    return RateHint(limit=float(decision.limit), remaining=float(decision.remaining), reset=reset)
+
+
+def per_second(decision: Decision) -> RateHint:
+    """Read the IETF draft's headers of a limit per second."""
+    return RateHint(
+        limit=float(decision.limit),
+        window=1.0,
+        remaining=float(decision.remaining),
+        reset=float(math.ceil(decision.reset)),
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A server, what the client was told, and what the outcome may be.
+
+    Attributes:
+        name: of server and policy, for the table.
+        server: makes it; takes the time of the first request.
+        limit: as configured.
+        requests: to be answered.
+        ideal: seconds they would take at the server's limit.
+        slack: of `ideal` at most, without the time for which lock-outs shut the gate.
+        share: of requests refused, at most.
+        options: of the client.
+    """
+
+    name: str
+    server: Callable[[float], Any]
+    limit: RateLimit
+    requests: int
+    ideal: float
+    slack: float = 1.2
+    share: float = 0.03
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def changing(*plan: tuple[float, float]) -> Callable[[float], Changing]:
+    """Return a maker of fixed windows of a second that change: pairs of seconds and rate."""
+    return lambda start: Changing([(start + since, FixedWindow(int(rate))) for since, rate in plan])
+
+
+STATED = {"stated": True}
+FAR = RateLimit(100)
+CASES = [
+    Case("fixed window, 40/s", lambda _: FixedWindow(40), FAR, 800, 20),
+    Case("the same, `Retry-After`", lambda _: FixedWindow(40), FAR, 800, 20, options=STATED),
+    Case(
+        "the same, 100 ms away",
+        lambda _: FixedWindow(40),
+        FAR,
+        800,
+        20,
+        slack=1.3,
+        share=0.04,
+        options={"latency": 0.1},
+    ),
+    Case("the same, 8,000 requests", lambda _: FixedWindow(40), FAR, 8000, 200, slack=1.1, share=0.005),
+    Case("sliding window, 40/s", lambda _: SlidingWindow(40), FAR, 800, 20),
+    Case("the same, `Retry-After`", lambda _: SlidingWindow(40), FAR, 800, 20, options=STATED),
+    Case("token bucket, 40/s, 10 at once", lambda _: TokenBucket(40, 10), FAR, 800, 20),
+    Case("token bucket, 40/s, 40 at once", lambda _: TokenBucket(40, 40), FAR, 800, 19),
+    Case("nginx, 50 r/s, burst 5", lambda _: Nginx(50, 5), RateLimit(200), 800, 16, slack=1.3),
+    Case("nginx, 50 r/s, burst 2", lambda _: Nginx(50, 2), RateLimit(100), 800, 16, slack=1.3),
+    Case("40/s, then 20/s from 10 s on", changing((0, 40), (10, 20)), FAR, 800, 30),
+    Case("40/s, 20/s from 10 s, 40/s from 25 s", changing((0, 40), (10, 20), (25, 40)), FAR, 1600, 47.5),
+    Case("20/s, then 40/s from 20 s on", changing((0, 20), (20, 40)), FAR, 1600, 50),
+    Case(
+        "40/s told, 20/s from 10 s to 25 s", changing((0, 40), (10, 20), (25, 40)), RateLimit(40), 1600, 47.5
+    ),
+    Case(
+        "40/s, locked 5 s by a 429, stated",
+        lambda _: Locking(FixedWindow(40), 5),
+        FAR,
+        800,
+        20,
+        options=STATED,
+    ),
+    Case("40/s, locked 30 s, stated", lambda _: Locking(FixedWindow(40), 30), FAR, 800, 20, options=STATED),
+    Case("40/s, locked 5 s", lambda _: Locking(FixedWindow(40), 5), FAR, 800, 20),
+    Case(
+        "the same, prolonged by asking",
+        lambda _: Locking(FixedWindow(40), 5, stern=True),
+        FAR,
+        800,
+        20,
+        share=0.04,
+    ),
+    Case("40/s, locked 30 s", lambda _: Locking(FixedWindow(40), 30), FAR, 800, 20, share=0.05),
+    Case("20 per 2 s, fixed", lambda _: FixedWindow(20, 2), RateLimit(33), 1000, 100),
+    Case(
+        "60 per 60 s, fixed, `Retry-After`",
+        lambda _: FixedWindow(60, 60),
+        RateLimit(10),
+        1200,
+        1200,
+        options=STATED,
+    ),
+    Case("60 per 60 s, fixed", lambda _: FixedWindow(60, 60), RateLimit(10), 1200, 1200, share=0.11),
+    Case(
+        "fixed, 40/s, IETF headers",
+        lambda _: FixedWindow(40),
+        FAR,
+        800,
+        20,
+        options={"hints": per_second},
+        share=0.01,
+    ),
+    Case(
+        "fixed, 40/s, `X-RateLimit` headers",
+        lambda _: FixedWindow(40),
+        FAR,
+        800,
+        20,
+        options={"hints": whole_seconds},
+    ),
+    Case(
+        "sliding, 40/s, told 40", lambda _: SlidingWindow(40), RateLimit(40), 800, 20, slack=1.05, share=0.0
+    ),
+]
+
+
+@dataclass
+class Row:
+    """The worst and the mean of a case over the seeds."""
+
+    case: Case
+    runs: list[Outcome]
+    lockouts: list[int]
+
+    @property
+    def times(self) -> list[float]:
+        """Seconds over ideal, without what lock-outs shut the gate for."""
+        spent = [
+            run.seconds - (run.paused if locked else 0.0)
+            for run, locked in zip(self.runs, self.lockouts, strict=True)
+        ]
+        return [seconds / self.case.ideal for seconds in spent]
+
+    @property
+    def shares(self) -> list[float]:
+        """Refused of all requests."""
+        return [run.refused / (run.refused + run.answered) for run in self.runs]
+
+    def __str__(self) -> str:
+        mean = [sum(values) / len(values) for values in (self.times, self.shares)]
+        locked = str(max(self.lockouts)) if max(self.lockouts) else ""
+        return (
+            f"| {self.case.name} | {self.case.limit.rate:g}/s | {mean[0]:.2f} ({max(self.times):.2f}) "
+            f"| {mean[1]:.2%} ({max(self.shares):.2%}) | {locked} |"
+        )
+
+
+def play(case: Case) -> Row:
+    """Run a case once for each seed, at as many phases of the server's windows."""
+    row = Row(case, [], [])
+    for seed in SEEDS:
+        start = 1000 + 60 * (seed * 0.6180339887 % 1)
+        server = case.server(start)
+        row.runs.append(Client(server, case.limit, start=start, seed=seed, **case.options).ask(case.requests))
+        row.lockouts.append(getattr(server, "lockouts", 0))
+    return row
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        print(play(case))

@@ -173,11 +173,14 @@ async def test_a_broken_pipe_is_silent(server):
     assert b"Broken" not in err
 
 
-async def test_a_reader_that_is_gone_is_no_error_worth_a_word(server):
-    """Even the last flush into a closed pipe is silent."""
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+async def test_a_reader_that_is_gone_is_no_error_worth_a_word(server, unbuffered):
+    """A write into a closed pipe is silent, and so is the last flush of what was buffered."""
     process = await asyncio.create_subprocess_shell(
         f"{sys.executable} -m leadstatus_async {' '.join(WHERE)} --format csv a | true",
-        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        env={
+            **os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url, "PYTHONUNBUFFERED": unbuffered,
+        },
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, err = await process.communicate()

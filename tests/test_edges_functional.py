@@ -400,6 +400,14 @@ async def test_pieces_by_hand(server, make_session):
     with pytest.raises(ServerError):
         await waiting
 
+    other = make_session()
+    server.hold()
+    sent = asyncio.create_task(other.campaign("a", "c").get("y"))
+    await server.wait_for_requests(1)
+    other._engine.turn_gets_away(ServerError(500))
+    server.release()
+    assert (await sent).ok, "what is in flight may still succeed"
+
     stream = make_session().campaign("a", "c").stream(["x"])
     assert (await anext(stream)).ok
     await stream.aclose()

@@ -333,7 +333,7 @@ async def test_prometheus(server):
     assert found['leadstatus_leads_total{outcome="answered"}'] == 3
     assert found["leadstatus_paused_seconds_total"] == pytest.approx(0.75, rel=0.5)
     assert found["leadstatus_in_flight"] == 1
-    assert found["leadstatus_rate"] == 20
+    assert 0 < found["leadstatus_rate"] < 20, "the 429 was learned from"
 
 
 def test_index():

@@ -20,7 +20,7 @@ from leadstatus_async import (
     ServerError,
     events,
 )
-from leadstatus_async.testing import FakeLeadStatusServer, SlidingWindow
+from leadstatus_async.testing import FakeLeadStatusServer, FixedWindow, SlidingWindow, TokenBucket
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -141,6 +141,24 @@ async def test_a_right_limit_is_never_refused(server, make_session):
         result = await session.campaign("a", "c").get_many(leads(120))
         assert result.stats.rate_limited == 0
         await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("server_limit", "limit"),
+    [
+        (FixedWindow(50, per=0.45), RateLimit(50, per=0.5)),
+        (FixedWindow(50, per=0.45), RateLimit(50, per=0.5, burst=50)),
+        (TokenBucket(100, burst=5), RateLimit(100)),
+        (TokenBucket(100, burst=50), RateLimit(50, per=0.5, burst=25)),
+    ],
+    ids=["fixed", "fixed-burst", "bucket", "bucket-burst"],
+)
+async def test_a_right_limit_suits_every_kind_of_server(server, make_session, server_limit, limit):
+    """No 429 from fixed windows and token buckets either, and at least 95% of the rate is used."""
+    server.rate_limit = server_limit
+    result = await make_session(rate_limit=limit, chunk_size=1).campaign("a", "c").get_many(leads(150))
+    assert result.stats.rate_limited == 0
+    assert 150 / result.stats.elapsed >= 0.95 * limit.rate * (1 - 1 / 75)
 
 
 async def test_several_limits_hold_together(server, make_session):

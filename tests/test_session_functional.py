@@ -621,4 +621,4 @@ async def test_a_deadline_error_says_how_far_it_came(server, make_session):
 def test_a_path_that_leaves_no_room_is_said_when_the_campaign_is_made():
     """Rather than refusing every lead ID one by one."""
     with pytest.raises(ConfigurationError, match="max_url_bytes"):
-        LeadStatusSession(KEY, max_url_bytes=256).campaign("a" * 200, "c")
+        LeadStatusSession(KEY, max_url_bytes=256).campaign("a" * 400, "c")

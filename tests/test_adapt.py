@@ -174,9 +174,9 @@ def test_a_ceiling_that_is_confirmed_is_probed_less_and_less():
     assert 15 < len(cuts) < 40
 
 
-@pytest.mark.parametrize(("lockout", "least"), [(5.0, 120), (30.0, 3500)])
+@pytest.mark.parametrize(("lockout", "least"), [(5.0, 370), (30.0, 3500)])
 def test_what_costs_much_is_risked_rarely(lockout, least):
-    """A lock-out of 5 s is risked every two minutes at most, one of 30 s every hour."""
+    """A lock-out of 5 s is risked every six minutes at most, one of 30 s every hour."""
     controller = Controller(100)
     throttle(controller, 0.0)
     controller.observe(lockout + 0.01, 200, lockout)

@@ -108,6 +108,22 @@ def test_headers_slow_and_let_go():
     run(main)
 
 
+def test_a_rise_serves_who_waits_sooner():
+    """Who waits for a slow token is timed anew when the rate rises."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        limiter = TokenBucketLimiter(RateLimit(10))
+        limiter.observe(200, loop.time(), {"RateLimit-Policy": '"default";q=60;w=60'})
+        begun = loop.time()
+        waiting = asyncio.ensure_future(grants(limiter, 2))
+        await asyncio.sleep(0.2)
+        limiter.observe(200, loop.time(), {})
+        assert (await waiting)[-1] - begun < 0.3
+
+    run(main)
+
+
 def test_without_a_limit_there_is_nothing_to_learn():
     """With None no rate is learned, only pauses hold."""
 

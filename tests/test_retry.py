@@ -166,7 +166,7 @@ def test_stated_delay_stays_in_its_bounds(policy, attempts, dice, stated):
     delay = delay_of(failure(stated=stated), policy, attempts, dice)
     floor = max(stated, policy.base_delay)
     assert delay == stated_pause(stated, policy, dice)
-    assert floor <= delay <= floor * 1.1 * (1 + 1e-12)
+    assert floor <= delay <= min(floor * 1.1, floor + 1.0) * (1 + 1e-12)
     assert delay <= max(floor, policy.max_retry_after)
 
 
@@ -174,7 +174,8 @@ def test_stated_delay_stays_in_its_bounds(policy, attempts, dice, stated):
 def test_unstated_pause_stays_in_its_bounds(policy, count, dice):
     """A pause that nobody stated grows with the count, is capped, and never shorter than half of that."""
     pause = unstated_pause(count, policy, dice)
-    bound = min(policy.max_delay, policy.base_delay * 2 ** min(count - 1, 60))
+    longest = max(policy.max_delay, min(3.2 * policy.max_delay, policy.max_retry_after))
+    bound = min(longest, policy.base_delay * 2 ** min(count - 1, 60))
     assert bound / 2 <= pause <= bound
     assert unstated_pause(count, policy, 0.0) <= unstated_pause(count + 1, policy, 0.0)
 

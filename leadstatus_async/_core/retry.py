@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 _UPWARD_JITTER = 0.1  # of a delay the server stated: clients told the same second must not return as one (d6)
+_MOST_JITTER = 1.0  # seconds: of a long pause a tenth would cost more than it spreads
+_LOCKED_OUT = 3.2  # times max_delay: a lock-out that each request prolongs must be waited out whole
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -168,12 +170,15 @@ def delay_of(failure: Failure, policy: RetryPolicy, attempts: int, dice: float) 
 def stated_pause(retry_after: float, policy: RetryPolicy, dice: float) -> float:
     """Return the seconds to hold back when the server stated `retry_after` seconds."""
     floor = max(retry_after, policy.base_delay)
-    return max(floor, min(floor * (1 + _UPWARD_JITTER * dice), policy.max_retry_after))
+    jitter = min(_UPWARD_JITTER * floor, _MOST_JITTER) * dice
+    return max(floor, min(floor + jitter, policy.max_retry_after))
 
 
 def unstated_pause(count: int, policy: RetryPolicy, dice: float) -> float:
     """Return the seconds to hold back at the `count`-th 429 in a row that states no pause.
 
-    Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again.
+    Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again. It
+    grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429.
     """
-    return (0.5 + 0.5 * dice) * min(policy.max_delay, policy.base_delay * 2.0 ** min(count - 1, 60))
+    longest = max(policy.max_delay, min(_LOCKED_OUT * policy.max_delay, policy.max_retry_after))
+    return (0.5 + 0.5 * dice) * min(longest, policy.base_delay * 2.0 ** min(count - 1, 60))

@@ -179,7 +179,8 @@ async def test_a_reader_that_is_gone_is_no_error_worth_a_word(server, unbuffered
     process = await asyncio.create_subprocess_shell(
         f"{sys.executable} -m leadstatus_async {' '.join(WHERE)} --format csv a | true",
         env={
-            **os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url, "PYTHONUNBUFFERED": unbuffered,
+            **os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url,
+            "PYTHONUNBUFFERED": unbuffered,
         },
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from leadstatus_async import (
     AuthenticationError,
@@ -264,54 +270,79 @@ async def test_a_cancellation_that_races_with_the_answer_loses_nothing(server, c
         await asyncio.wait([waiter])
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from(["get", "cancel", "turn", "release", "hold", "fault"]), st.integers(0, 5)),
-    min_size=1,
-    max_size=40,
-)
+class Coalescer(RuleBasedStateMachine):
+    """Gets that are asked, cancelled, held and broken in any order, against the real server."""
+
+    def __init__(self):
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.waiters = []
+        self.loop.run_until_complete(self._open())
+
+    async def _open(self):
+        self.server = FakeLeadStatusServer()
+        await self.server.start_listening()
+        self.session = LeadStatusSession(
+            "sk_test",
+            base_url=self.server.url,
+            rate_limit=None,
+            chunk_size=3,
+            concurrency=2,
+            retry=RetryPolicy(base_delay=0.001, max_delay=0.002),
+        )
+        self.campaign = self.session.campaign("a", "c")
+
+    @rule(number=st.integers(0, 5))
+    def get(self, number):
+        lead_id = f"lead{number}"
+        self.waiters.append((lead_id, self.loop.create_task(self.campaign.get(lead_id))))
+
+    @precondition(lambda self: self.waiters)
+    @rule(data=st.data())
+    def cancel(self, data):
+        data.draw(st.sampled_from(self.waiters))[1].cancel()
+
+    @rule(turns=st.integers(1, 5))
+    def turn(self, turns):
+        for _ in range(turns):
+            self.loop.run_until_complete(asyncio.sleep(0.0005))
+
+    @rule()
+    def hold(self):
+        self.server.hold()
+
+    @rule()
+    def release(self):
+        self.server.release()
+
+    @rule(fault=st.sampled_from(["500", "reset", "missing-row", "400", "cut-body", "bad-row"]))
+    def break_next(self, fault):
+        self.server.script(fault)
+
+    @invariant()
+    def in_flight_is_bounded(self):
+        assert self.session.stats.in_flight <= 2
+
+    def teardown(self):
+        self.loop.run_until_complete(self._close())
+        self.loop.close()
+
+    async def _close(self):
+        self.server.release()
+        outcomes = await asyncio.gather(*(task for _, task in self.waiters), return_exceptions=True)
+        for (lead_id, _), outcome in zip(self.waiters, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                assert isinstance(outcome, LeadStatusError | asyncio.CancelledError)
+            else:
+                assert outcome == self.server.expected(lead_id)
+        assert not self.session._engine.pending
+        assert self.session.stats.in_flight == self.session.stats.queued == 0
+        await self.session.aclose()
+        await self.server.aclose()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS, seed=st.integers(0, 2**32))
-def test_any_schedule_of_gets_and_cancellations_ends_well(steps, seed):
+def test_any_schedule_of_gets_and_cancellations_ends_well():
     """Whatever is asked, cancelled, held or broken: each waiter gets its lead or an error of ours."""
-
-    async def run():
-        dice = random.Random(seed)
-        async with FakeLeadStatusServer() as server:
-            session = LeadStatusSession(
-                "sk_test",
-                base_url=server.url,
-                rate_limit=None,
-                chunk_size=3,
-                concurrency=2,
-                retry=RetryPolicy(base_delay=0.001, max_delay=0.002),
-            )
-            campaign = session.campaign("a", "c")
-            waiters = []
-            for step, number in steps:
-                if step == "get":
-                    waiters.append((f"lead{number}", asyncio.create_task(campaign.get(f"lead{number}"))))
-                elif step == "cancel" and waiters:
-                    dice.choice(waiters)[1].cancel()
-                elif step == "turn":
-                    for _ in range(number):
-                        await asyncio.sleep(0.0005)
-                elif step == "release":
-                    server.release()
-                elif step == "hold":
-                    server.hold()
-                elif step == "fault":
-                    server.script(["500", "reset", "missing-row", "400", "cut-body", "bad-row"][number])
-            server.release()
-            outcomes = await asyncio.gather(*(task for _, task in waiters), return_exceptions=True)
-            for (lead_id, task), outcome in zip(waiters, outcomes, strict=True):
-                if isinstance(outcome, BaseException):
-                    assert isinstance(outcome, LeadStatusError | asyncio.CancelledError), task
-                else:
-                    assert outcome == server.expected(lead_id)
-            assert not session._engine.pending
-            assert session.stats.in_flight == session.stats.queued == 0
-            await session.aclose()
-
-    asyncio.run(run())
+    run_state_machine_as_test(
+        Coalescer, settings=settings(max_examples=25, stateful_step_count=30, deadline=None)
+    )

@@ -96,7 +96,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         max_attempts: how often one request that fails by itself is sent, the first time included;
             1 turns retrying off, for 429 too.
         base_delay: seconds of the first back-off, and the floor of any `Retry-After`.
-        max_delay: longest back-off of our own, in seconds.
+        max_delay: longest back-off of our own, in seconds; caps `base_delay`, too.
         max_retry_after: longest `Retry-After` that is waited for, in seconds; beyond it the error is
             raised at once, with the value.
         budget: retries the session may spend at once; a retry costs 1, a success refills 0.1.
@@ -118,8 +118,3 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         require_whole("RetryPolicy.max_attempts", self.max_attempts)
         for name in ("base_delay", "max_delay", "max_retry_after", "budget", "max_outage"):
             require_number(f"RetryPolicy.{name}", getattr(self, name))
-        if self.max_delay < self.base_delay:
-            raise ConfigurationError(
-                f"RetryPolicy.max_delay must be at least base_delay ({self.base_delay:g}), "
-                f"not {self.max_delay:g}"
-            )

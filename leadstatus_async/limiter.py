@@ -12,11 +12,10 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from aiolimiter import AsyncLimiter
-
+from leadstatus_async._bucket import Bucket
 from leadstatus_async._core.adapt import Controller
 from leadstatus_async._core.headers import rate_hint
 from leadstatus_async.errors import RateLimitError, SessionLoopError
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("leadstatus_async.limiter")
 
-_JITTER = 0.005
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
-_ROUNDING = 1e-9  # of a token: less than this missing is float noise, not worth another timer
 _WORTH_TELLING = 1.0  # sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
 
@@ -85,10 +82,10 @@ class TokenBucketLimiter:
     def __init__(self, limits: RateLimit | Sequence[RateLimit] | None) -> None:
         given = [limits] if isinstance(limits, RateLimit) else limits or []
         self._limits = tuple(given)
-        self._buckets = [_Bucket(limit) for limit in given]
+        self._buckets = [Bucket(limit) for limit in given]
         self._configured = min((limit.rate for limit in given), default=None)
         self._controller = None if self._configured is None else Controller(self._configured)
-        self._learned: _Bucket | None = None  # one more bucket, while the rate is below the configured one
+        self._learned: Bucket | None = None  # one more bucket, while the rate is below the configured one
         self._waiters: OrderedDict[asyncio.Future[None], float | None] = OrderedDict()  # and its max_pause
         self._timer: asyncio.TimerHandle | None = None  # set whenever somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -262,7 +259,7 @@ class TokenBucketLimiter:
         rate = controller.rate
         logger.info("rate is now %.3g/s: %s", rate, controller.reason or "as configured")
         if self._learned is None:
-            self._learned = _Bucket(RateLimit(rate))
+            self._learned = Bucket(RateLimit(rate))
             self._learned.reopen(self._paused_until)
             self._buckets.append(self._learned)
         # Of size 1: whoever was refused cannot afford a burst.
@@ -271,7 +268,7 @@ class TokenBucketLimiter:
             self._buckets.remove(self._learned)
             self._learned = None
 
-    def _change_rate(self, bucket: _Bucket, capacity: float, drip: float) -> None:
+    def _change_rate(self, bucket: Bucket, capacity: float, drip: float) -> None:
         """Give a bucket another size and rate, and time those who wait anew (b3)."""
         bucket.set_rate(self._bound().time(), capacity, drip)
         self._serve()
@@ -291,87 +288,3 @@ def seconds_until(limiter: Limiter, ahead: int) -> float:
         return limiter.wait_time(ahead)
     rate = limiter.state.rate
     return max(0.0, limiter.wait_time() + (ahead / rate if rate else 0.0))
-
-
-class _Bucket:
-    """One `RateLimit` as a bucket whose window bound holds.
-
-    aiolimiter does the leaking. Its public API has no refund, no change of rate and no "when", and its
-    `acquire` is a coroutine, which a timer cannot await. The two private names used for these, `_level`
-    and `_rate_per_sec`, are pinned by `aiolimiter<2` and by a test.
-    """
-
-    def __init__(self, limit: RateLimit) -> None:
-        capacity, drip = sizes(limit)
-        self._tank = AsyncLimiter(capacity, capacity / drip)
-        self._opens = math.inf  # when the pause that stands is over
-        self._window = int(limit.max_rate) if limit.burst is not None else 0
-        # A little more than the window: requests arrive a little less evenly than they are sent.
-        self._per = 1.01 * limit.per + _JITTER
-        self._grants: deque[float] = deque()  # those of the last `per` seconds, where a burst may go
-
-    def settle(self, now: float) -> None:
-        """Credit what has dripped so far; of what did before a pause was over, one token at most is left."""
-        tank = self._tank
-        tank.has_capacity(0)
-        if now >= self._opens:
-            floor = tank.max_rate - 1 - (now - self._opens) * tank._rate_per_sec  # noqa: SLF001
-            tank._level = max(tank._level, floor)  # noqa: SLF001
-            self._opens = math.inf
-
-    def wait(self, now: float, ahead: int = 0) -> float:
-        """Return the seconds until a token is there for whoever has `ahead` others before it."""
-        tank = self._tank
-        level, gate = tank._level, 0.0  # noqa: SLF001
-        if self._opens < math.inf:
-            gate = self._opens - now
-            level = max(level - gate * tank._rate_per_sec, tank.max_rate - 1)  # noqa: SLF001
-        # Every `window` grants repeat, `per` seconds later at the earliest, those before them.
-        rounds, place = divmod(ahead, self._window) if self._window else (0, ahead)
-        missing = level + 1 + place - tank.max_rate
-        wait = gate + missing / tank._rate_per_sec if missing > _ROUNDING else gate  # noqa: SLF001
-        free = self._window - len(self._grants)
-        if place >= free and self._window:
-            wait = max(wait, self._grants[place - free] + self._per - now)
-        return wait + rounds * self._per
-
-    def take(self, now: float) -> None:
-        """Use a token, which `wait` has just said is there."""
-        self._tank._level += 1  # noqa: SLF001
-        if self._window:
-            while self._grants and self._grants[0] + self._per <= now:
-                self._grants.popleft()
-            self._grants.append(now)
-
-    def refund(self) -> None:
-        """Give back the token taken last, unused."""
-        self._tank._level = max(0.0, self._tank._level - 1)  # noqa: SLF001
-        if self._grants:
-            self._grants.pop()
-
-    def reopen(self, at: float) -> None:
-        """Have one token at most when a pause is over."""
-        self._opens = at
-
-    def set_rate(self, now: float, capacity: float, drip: float) -> None:
-        """Change size and rate. What was earned stays, as far as it fits; nothing is given (b3)."""
-        self.settle(now)
-        tank = self._tank
-        tank._level = max(0.0, tank._level + capacity - tank.max_rate)  # noqa: SLF001
-        tank._rate_per_sec = drip  # noqa: SLF001
-        tank.max_rate = capacity
-
-
-def sizes(limit: RateLimit) -> tuple[float, float]:
-    """Return capacity and drip per second, such that no window of `per` seconds exceeds `max_rate`.
-
-    `capacity + drip * per < max_rate + 1` is the bound. What capacity there is above 1 makes up for
-    late timers, which with capacity 1 cost 8-11% of the rate (b2, b6).
-    """
-    if limit.max_rate < 1:
-        return 1.0, limit.rate / 1.01
-    if limit.burst is not None:
-        return float(limit.burst), limit.rate
-    whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
-    capacity = min(float(whole), 1 + 0.005 * limit.rate)
-    return capacity, (whole + 1 - capacity) / (1.01 * limit.per)

@@ -27,7 +27,7 @@ DATA = {"errors", "models", "results", "policy", "events"}
 LINES = [
     {"_version", *DATA},
     {"_core"},
-    {"_settings", "_transport", "_permits", "limiter", "redis"},
+    {"_settings", "_transport", "_permits", "_bucket", "limiter", "redis"},
     {
         "_observe",
         "_sift",

@@ -740,7 +740,7 @@ def test_a_foreign_limiter_is_asked_by_its_rate():
 
 
 def test_the_pieces_of_aiolimiter_that_we_use_are_there():
-    """Two private names, in one place, are pinned by `aiolimiter<2`; a release without them must fail here."""
+    """Two private names, in one place, pinned by `aiolimiter<2`: a release without them must fail here."""
     package = Path(limiter.__file__).parent
     (place,) = (path for path in package.rglob("*.py") if "import AsyncLimiter" in path.read_text("utf-8"))
     used = set(re.findall(r"_?tank\.(_\w+)", place.read_text("utf-8")))

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from leadstatus_async._core.headers import RateHint
 
 # Chosen by simulation over the kinds of servers and policies in docs/quota.md, not by taste.
-_LEAST_CUT, _DEEPEST_CUT = 0.9, 0.5  # of the rate that failed
+_DEEPEST_CUT = 0.5  # of the rate that failed
 _CREDIBLE = 0.35, 0.85  # of the rate that failed: the share admitted in a second that shows the limit
-_BELOW = 0.95  # of the ceiling: where the rate settles
-_SETTLING = 4.0  # seconds in which two thirds of the way there are made
-_SAME = 1.25  # a probe that fails within so many times the ceiling has confirmed it; one that does not
-_CLIMB, _FASTER = 0.18, 0.3  # grows by so much per second up to there, and beyond
+_BELOW = 0.97  # of the ceiling: where the rate settles
+_BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
+_SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
+_CLIMB = 0.2  # a probe grows by so much per second
+_SAME = 1.05  # of the ceiling: a probe confirms it, unless as much passed in the second before the last
 _PATIENCE, _LONGEST, _RARER = 8.0, 60.0, 1.25  # seconds below the ceiling before a probe: first, last, growth
 _COST = 15.0  # a lock-out of 5 s is risked every six minutes, one of 30 s every hour at most:
 _RARELY = 3600.0  # cost times the square of the episode's seconds, up to this
@@ -45,7 +46,7 @@ class Controller:
     Attributes:
         rate: requests per second to go at; the configured rate while nothing better is known.
         ceiling: the rate at which the server said 429, or what it admitted in the second before if that
-            tells more; None if never, or when it has been disproved.
+            is less and can be believed; None if never, or when it has been disproved.
         reason: why the rate is below the configured one; "" if it is not.
     """
 
@@ -90,7 +91,8 @@ class Controller:
         if self._episode is not None or sent_at < self._fresh:
             return False
         failed = min(self.rate, 2 * self._stretch.rate(now))
-        confirmed = self._probing and self.ceiling is not None and failed < _SAME * self.ceiling
+        before = self._stretch.admitted(sent_at - 2.0, sent_at - 1.0)
+        confirmed = self._probing and self.ceiling is not None and before <= _SAME * self.ceiling + 1
         self._episode = _Episode(now, sent_at, failed, confirmed)
         self.ceiling = self.ceiling if confirmed else failed
         # One request at a time, if that is slower, until one passes: what is in flight may be refused.
@@ -109,15 +111,14 @@ class Controller:
 
     def _resume(self, episode: _Episode, now: float, sent_at: float) -> None:
         """End an episode: from now on at what was admitted, as far as that can be believed."""
-        failed, second = episode.failed, self._stretch.second(episode.sent_at)
+        failed, until = episode.failed, episode.sent_at
+        second = self._stretch.admitted(until - 1.0, until)
         least, most = (part * failed for part in _CREDIBLE)
-        if least <= second <= most and not episode.confirmed:
-            self.ceiling = second
-            self._aim = rate = _BELOW * second
-        else:
-            self._aim = _BELOW * (self.ceiling or failed)
-            goodput = max(self._stretch.goodput(sent_at), second if self._probing else 0.0)
-            rate = min(max(goodput, _DEEPEST_CUT * failed), _LEAST_CUT * failed, self._aim)
+        shown = least <= second <= most and not episode.confirmed
+        if second >= least and not episode.confirmed:
+            self.ceiling = min(failed, second)
+        self._aim = _BELOW * (self.ceiling or failed)
+        rate = self._aim if shown else min(self._borne(episode, sent_at, second), self._aim)
         self._learned = max(rate, self._slowest)
         cost = min(_RARELY, max(_PATIENCE, _COST * (now - episode.began) ** 2))
         again = min(_LONGEST, _RARER * self._patience) if episode.confirmed else 0.0
@@ -127,6 +128,19 @@ class Controller:
         self._held = 0.0
         self._stretch.restart(sent_at)
 
+    def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
+        """Return the rate that the server is likely to bear, where the last second does not show it."""
+        until = episode.sent_at
+        lasted = self._stretch.lasted(until)
+        average = max(self._stretch.goodput(sent_at), _DEEPEST_CUT * episode.failed)
+        if episode.confirmed:
+            return max(average, second)
+        if lasted < 1.0:
+            return average
+        if lasted < 2.0:
+            return average + _BETWEEN * max(0.0, self._aim - average)
+        return max(average, self._stretch.admitted(until - 2.0, until - 1.0))
+
     def _grow(self, now: float) -> None:
         """Settle below the ceiling, and probe beyond it when that has lasted; only work counts as time."""
         if self.ceiling is None:
@@ -135,8 +149,7 @@ class Controller:
         self._grown_at = now
         self._held += step
         if self._probing:
-            climb = _CLIMB if self._learned < _SAME * self.ceiling else _FASTER
-            self._learned *= math.exp(climb * step)
+            self._learned *= math.exp(_CLIMB * step)
         else:
             gap = max(0.0, self._aim - self._learned) * math.exp(-step / _SETTLING)
             self._learned = max(self._learned, self._aim - (gap if gap > 0.01 * self._aim else 0.0))
@@ -187,7 +200,7 @@ class _Stretch:
     """What was admitted since the last episode, or since the client was last idle."""
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque()  # when the requests of the last second were sent
+        self._recent: deque[float] = deque()  # when the requests of the last two seconds were sent
         self._began = self._last = -math.inf
         self._count = 0
 
@@ -197,7 +210,7 @@ class _Stretch:
         if rate is None:
             self._count += 1
             return
-        while self._recent[0] < sent_at - 1.0:
+        while self._recent[0] < sent_at - 2.0:
             self._recent.popleft()
         if sent_at - self._last > max(_IDLE, 4 / rate):
             self.restart(sent_at)
@@ -210,6 +223,10 @@ class _Stretch:
         self._began = self._last = sent_at
         self._count = 1
 
+    def lasted(self, until: float) -> float:
+        """Return for how many seconds it had been going on then; 0.0 if nothing was admitted yet."""
+        return until - self._began if self._began > -math.inf else 0.0
+
     def rate(self, now: float) -> float:
         """Return requests per second so far; infinity if too few to tell."""
         return self._count / max(1e-3, now - self._began) if self._count >= _BUSY else math.inf
@@ -218,6 +235,6 @@ class _Stretch:
         """Return requests admitted per second until `until`, pauses included."""
         return self._count / max(1e-3, until - self._began)
 
-    def second(self, until: float) -> float:
-        """Return how many of those sent in the second before `until` were admitted."""
-        return float(sum(until - 1.0 <= sent_at <= until for sent_at in self._recent))
+    def admitted(self, since: float, until: float) -> float:
+        """Return how many of those sent since then until then were admitted, in the last two seconds."""
+        return float(sum(since < sent_at <= until for sent_at in self._recent))

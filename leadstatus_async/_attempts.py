@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 
+_WEB_REQUEST = 4.5  # seconds for which an outage holds a get that waits: less than the five it is promised
+
+
 class Attempts:
     """Sends chunks for the workers of an engine.
 
@@ -52,8 +55,11 @@ class Attempts:
         self._budget = RetryBudget(policy.budget)
         self._throttle = ThrottleRun()
         self._patience: asyncio.TimerHandle | None = None
+        self._web: asyncio.TimerHandle | None = None
         self._last_error = LeadStatusError()
         self._answers = 0
+        self._excused = 0  # connections lost since the last answer that may have been stale ones
+        self._paid = 0  # retries paid for by those who wait whether this will be an outage
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
     def close(self) -> None:
@@ -62,17 +68,22 @@ class Attempts:
 
     def rest(self) -> None:
         """Nobody waits any more: whoever comes next has the whole of `max_outage` before it."""
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        for timer in (self._patience, self._web):
+            if timer is not None:
+                timer.cancel()
+        self._patience = self._web = None
 
     async def send(self, call: Call, chunk: Chunk) -> None:
         """Send a chunk and tell its call what became of it."""
         sent_at = call.departs(chunk)
-        if chunk.answers_before is None:
-            chunk.answers_before = self._answers
-        if self.outage.sent(chunk):
+        if call.whole.answers_before is None:
+            call.whole.answers_before = self._answers
+        if self.outage.sent(sent_at, chunk):
             self._observer.outage_started(type(self._last_error).__name__)
+            self._budget.refund(self._paid)
+            self._paid = 0
+        if self.outage.stopped_at is not None:
+            self._watch_gets()
         self.in_flight += 1
         try:
             outcome = await self._engine.transport.send(chunk.target)
@@ -102,6 +113,8 @@ class Attempts:
             answer = outcome
         self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
         if isinstance(answer, Failure):
+            if chunk.answers_before is None:
+                chunk.answers_before = self._answers
             self._failed(call, chunk, answer, now, sent_at)
             return
         self._alive(now)
@@ -124,38 +137,60 @@ class Attempts:
     def _alive(self, now: float) -> None:
         """Note an answer that shows the server up and not throttling."""
         self._throttle.end()
+        self._excused = 0
         self._end_outage(now, answered=True)
         self.outage.answered(now)
 
     def _failed(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> None:
-        first_disconnect = failure.early and chunk.disconnects == 0
-        chunk.disconnects += failure.early
-        if failure.early:
+        stale = failure.early and self._may_be_stale(chunk, failure)
+        if failure.stale:
+            chunk.attempts -= 1
+        elif failure.early:
+            chunk.disconnects += 1
             self._charge_hidden(call, chunk, failure)
         if failure.sort is Sort.THROTTLED:
             self.outage.untold(now, chunk)
             if self._throttled(call, chunk, failure, now, sent_at):
                 return
-        elif counts(failure, first_disconnect=first_disconnect):
+        elif stale:
+            self.outage.again(now, chunk)
+        elif counts(failure):
             if failure.retry_after is not None and getattr(failure.error, "status", None) == 503:
                 self._pause(stated_pause(failure.retry_after, self._policy, self._dice.random()), failure)
             if self._down(call, chunk, failure, now):
                 return
-        elif not failure.early:
+        else:
             self._alive(now)
-        self._decide(call, chunk, failure, now, stale=first_disconnect)
+        self._decide(call, chunk, failure, now, stale=stale)
         status = getattr(failure.error, "status", None)
         if status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after:
             self._engine.turn_all_away(own_copy(failure.error))  # those in back-off, too
+
+    def _may_be_stale(self, chunk: Chunk, failure: Failure) -> bool:
+        """Whether losing a connection tells nothing of the server (a20).
+
+        One that served another request before was stale. Of others a request's first is taken for that,
+        up to as many in a row as a pool may hold; in an outage none is.
+        """
+        if failure.stale:
+            return True
+        if (
+            self.outage.stopped_at is not None
+            or chunk.disconnects
+            or self._excused >= self._engine.concurrency
+        ):
+            return False
+        self._excused += 1
+        return True
 
     def _decide(self, call: Call, chunk: Chunk, failure: Failure, now: float, *, stale: bool) -> None:
         verdict = decide(
             failure,
             self._policy,
-            attempts=chunk.attempts,
+            attempts=self._policy.max_attempts if chunk.last else chunk.attempts,
             stale=stale,
             budget=self._budget,
-            divisible=len(chunk) > 1 and self._answers > (chunk.answers_before or 0),
+            divisible=len(chunk) > 1 and not chunk.last and self._answers > (call.whole.answers_before or 0),
             remaining=None if call.deadline is None else call.deadline - now,
             dice=self._dice.random(),
         )
@@ -184,7 +219,7 @@ class Attempts:
         if stated:
             self._pause(stated_pause(stated, self._policy, dice), failure)
         elif self._throttle.count > before:
-            self._pause(unstated_pause(self._throttle.count, self._policy, dice), failure)
+            self._pause(unstated_pause(self._throttle.count, over, self._policy, dice), failure)
         if over <= self._policy.max_outage:
             return False
         self._throttle.end()
@@ -205,18 +240,27 @@ class Attempts:
     def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
         """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
 
-        What was in flight costs attempts but no budget, and a probe neither; but while the server has
-        never answered, probes are the attempts of one request, and when they are spent, so is the outage.
+        Others that were answered since a request first failed show that it fails by itself. What was in
+        flight costs attempts but no budget, if it is an outage, and a probe neither; but while the server
+        has never answered, probes are the attempts of one request, and when they are spent, so is the outage.
         """
-        was_probe = self.outage.failed(now, chunk)
+        begins = self.outage.stopped_at is None
+        if begins and self._answers > (chunk.answers_before or 0):
+            return False
+        was_probe = self.outage.failed(now, chunk, chunk.origin or chunk)
         self._last_error = failure.error
-        if self.outage.stopped_at is None or failure.sort is not Sort.PASSING:
+        if self.outage.stopped_at is None:
             return False
         if self._patience is None:
             self._patience = call.loop.call_later(self._policy.max_outage, self._give_up)
+        self._watch_gets()
+        if failure.sort is not Sort.PASSING or not self._afforded():
+            return False
         if was_probe and self.outage.ever_answered:
             chunk.attempts -= 1 + (self._engine.transport.hidden_attempts if failure.early else 0)
-        if chunk.attempts >= self._policy.max_attempts:
+        if begins:  # whoever notices it is not to lose its leads for that
+            chunk.attempts = min(chunk.attempts, self._policy.max_attempts - 1)
+        if chunk.last or chunk.attempts >= self._policy.max_attempts:
             call.failed(chunk, failure.error)
             if was_probe:
                 self._give_up()
@@ -225,6 +269,26 @@ class Attempts:
         if was_probe:
             self._engine.turn_gets_away(failure.error)
         return True
+
+    def _afforded(self) -> bool:
+        """Whether a request may wait for the end: before the first probe it pays, as for any retry."""
+        if self.outage.announced:
+            return True
+        paid = self._budget.spend()
+        self._paid += paid
+        return paid
+
+    def _watch_gets(self) -> None:
+        """Let no get wait long while sending is stopped: somebody's web request is behind each."""
+        if self._web is None:
+            self._web = self._engine.loop.call_later(_WEB_REQUEST, self._turn_gets_away)
+
+    def _turn_gets_away(self) -> None:
+        self._web = None
+        if self.outage.stopped_at is not None:
+            self._engine.turn_gets_away(self._last_error)
+            if self._engine.busy:
+                self._watch_gets()
 
     def _give_up(self) -> None:
         """End the outage without an answer: everything that waits fails with the last error."""
@@ -235,6 +299,7 @@ class Attempts:
     def _end_outage(self, now: float, *, answered: bool) -> None:
         if self.outage.stopped_at is None:
             return
+        self._paid = 0
         if self.outage.announced:
             self._observer.outage_ended(now - self.outage.stopped_at, answered=answered)
         self.rest()

@@ -65,6 +65,11 @@ class Batch(Call):
         self.part = part
         self._lobby = lobby
 
+    @property
+    def whole(self) -> Call | Lobby:
+        """What the user called: gets are batches of their own, a stream's are parts of it."""
+        return self._lobby if self.part else self
+
     def leave(self, lead_id: str, place: Place) -> None:
         """Let go of a place; when nobody waits any more, the request is cancelled."""
         places = self.waiting.get(lead_id, [])
@@ -109,6 +114,7 @@ class Lobby(ABC):
     """
 
     late = True
+    answers_before: int | None = None  # how many answers the session had had when it began to send
 
     def __init__(
         self, engine: Engine, endpoint: Endpoint, context: contextvars.Context | None = None

@@ -20,6 +20,7 @@ from leadstatus_async.results import BatchStats, Progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from leadstatus_async._batch import Lobby
     from leadstatus_async._core.ledger import Chunk
     from leadstatus_async._core.merge import Merged
     from leadstatus_async._core.plan import Endpoint, Limits
@@ -117,6 +118,12 @@ class Call:
 
     late = False  # what it sends is known before a permit is there
     part = False  # it is a call of its own, not part of a stream
+    answers_before: int | None = None  # how many answers the session had had when it began to send
+
+    @property
+    def whole(self) -> Call | Lobby:
+        """What the user called: this, or the stream that it is part of."""
+        return self
 
     async def run(self) -> None:
         """Send everything and wait for every outcome; on cancellation, leave nothing behind."""
@@ -148,7 +155,9 @@ class Call:
         return None if chunk is None else (self, chunk)
 
     def turn_away(self, error: LeadStatusError) -> None:
-        """Take it that no permit will come: `error` for what waits; what is in flight may still succeed."""
+        """Take it that no permit will come: `error` for what waits; what is in flight has one last chance."""
+        for chunk in self._in_flight:
+            chunk.last = True
         self._end_waiting(error, spare=self._in_flight)
         self.advance()
 
@@ -196,11 +205,8 @@ class Call:
 
     def rejected(self, chunk: Chunk, failure: Failure) -> None:
         """Cut a chunk that was refused as it is, or end the call if nothing of it is ever accepted."""
-        before = self.ledger.splits
         chunk.ready_at = self.loop.time()
         self.ledger.rejected(chunk, failure)
-        for tally in self.tallies:
-            tally.splits += self.ledger.splits - before
         self.count()
         if self.ledger.hopeless is not None:
             self.stop(self.ledger.hopeless)
@@ -317,6 +323,7 @@ class Call:
 
     def count(self) -> None:
         """Carry what was settled into the figures, and report it."""
+        splits = self.ledger.splits - self.tally.splits
         failures = self.ledger.failed - self.tally.failures
         leads = (
             len(self.ledger.lead_ids) - self.ledger.open - self.tally.leads - self.tally.failures - failures
@@ -324,6 +331,7 @@ class Call:
         for tally in self.tallies:
             tally.leads += leads
             tally.failures += failures
+            tally.splits += splits
         if self._reporter is not None and (leads or failures):
             self._reporter.report(self.ledger.positions_done, self.ledger.positions_failed, self.tally)
 

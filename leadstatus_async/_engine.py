@@ -69,6 +69,11 @@ class Engine:
         """The event loop of the session's first use; of the running one before that."""
         return self._loop or asyncio.get_running_loop()
 
+    @property
+    def busy(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return bool(self.calls or self.pending)
+
     def enter(self) -> Engine:
         """Check that a call may begin here and now.
 
@@ -146,7 +151,7 @@ class Engine:
 
     def _over(self, call: Call) -> None:
         self.calls.discard(call)
-        if not self.calls and not self.pending:
+        if not self.busy:
             self.attempts.rest()
         if not call.part:
             self.observer.batch_finished(

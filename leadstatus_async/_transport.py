@@ -109,13 +109,13 @@ class Transport:
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
-        started = [False]
+        way = _Way()
         try:
-            return await self._exchange(self._session, target, started)
+            return await self._exchange(self._session, target, way)
         except asyncio.CancelledError:
             pass  # raised anew below: aiohttp's frames, which this one has passed, hold the key
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
-            return _failure(caught, answered=started[0], seconds=self._seconds, origin=self._origin)
+            return _failure(caught, way, seconds=self._seconds, origin=self._origin)
         raise asyncio.CancelledError
 
     async def aclose(self) -> None:
@@ -128,6 +128,7 @@ class Transport:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl or True),
             cookie_jar=aiohttp.DummyCookieJar(),  # a13
+            trace_configs=[_reuse_told()],
         )
         if hasattr(session, "_retry_connection"):
             session._retry_connection = False  # noqa: SLF001 - aiohttp has no public switch (aiohttp#10790)
@@ -135,11 +136,10 @@ class Transport:
             self.hidden_attempts = 1
         return session
 
-    async def _exchange(
-        self, session: aiohttp.ClientSession, target: str, started: list[bool]
-    ) -> Received | Failure:
-        async with session.get(URL(self._origin + target, encoded=True), **self._options()) as response:
-            started[0] = True
+    async def _exchange(self, session: aiohttp.ClientSession, target: str, way: _Way) -> Received | Failure:
+        url = URL(self._origin + target, encoded=True)
+        async with session.get(url, **self._options(), trace_request_ctx=way) as response:
+            way.answered = True
             status, headers = response.status, response.headers
             body, whole = await self._read(response)
         if not whole and status == 200:
@@ -193,8 +193,33 @@ class Transport:
         return body.replace(key, b"[redacted]") if len(key) >= _KEY_LENGTH and key in body else body
 
 
+class _Way:
+    """How far a request came.
+
+    Attributes:
+        reused: its connection had served another request before; never known on a borrowed session.
+        answered: the head of an answer came.
+    """
+
+    __slots__ = ("answered", "reused")
+
+    def __init__(self) -> None:
+        self.reused = self.answered = False
+
+
+def _reuse_told() -> aiohttp.TraceConfig:
+    """Return what makes aiohttp tell a request's way that its connection is a reused one."""
+
+    async def reused(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
 def _failure(  # noqa: PLR0911 - a table of cases
-    caught: Exception, *, answered: bool, seconds: float, origin: str
+    caught: Exception, way: _Way, *, seconds: float, origin: str
 ) -> Failure:
     """Turn what aiohttp raised into our error; a `ClientResponseError`'s status is not the server's (a4)."""
     if isinstance(caught, _TLS):
@@ -204,17 +229,17 @@ def _failure(  # noqa: PLR0911 - a table of cases
         limit = min(seconds, CONNECT_TIMEOUT)
         return Failure(APITimeoutError(f"no connection to {origin} within {limit:g} s"), Sort.PASSING)
     if isinstance(caught, TimeoutError):
-        what = "the answer was not complete" if answered else "no answer came"
+        what = "the answer was not complete" if way.answered else "no answer came"
         return Failure(APITimeoutError(f"{what} within timeout={seconds:g} s"), Sort.PASSING)
     if isinstance(caught, aiohttp.ClientConnectorError):
         return Failure(APIConnectionError(f"cannot connect to {origin}: {_cause(caught)}"), Sort.PASSING)
-    if isinstance(caught, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not answered:
+    if isinstance(caught, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not way.answered:
         message = "the server closed the connection without an answer"
-        return Failure(APIConnectionError(message), Sort.PASSING, early=True)
+        return Failure(APIConnectionError(message), Sort.PASSING, early=True, stale=way.reused)
     if not isinstance(caught, aiohttp.ClientError | OSError) or isinstance(caught, aiohttp.InvalidURL):
         message = f"aiohttp, or a hook of the lent session, raised {type(caught).__name__}"
         return Failure(APIConnectionError(message), Sort.FINAL)
-    what = "the answer was cut off" if answered else "the answer is no valid HTTP"
+    what = "the answer was cut off" if way.answered else "the answer is no valid HTTP"
     return Failure(APIConnectionError(f"{what} ({type(caught).__name__})"), Sort.PASSING)
 
 

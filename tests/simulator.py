@@ -214,11 +214,12 @@ class Client:
     def _throttled(self, sent_at: float, stated: float | None) -> None:
         """Shut the gate, as the engine does."""
         before = self._run.count
-        self.outcome.given_up = self._run.note(self.now, sent_at, stated) > POLICY.max_outage
+        over = self._run.note(self.now, sent_at, stated)
+        self.outcome.given_up = over > POLICY.max_outage
         if stated:
             pause = stated_pause(stated, POLICY, self._dice.random())
         elif self._run.count > before:
-            pause = unstated_pause(self._run.count, POLICY, self._dice.random())
+            pause = unstated_pause(self._run.count, over, POLICY, self._dice.random())
         else:
             return
         until = self.now + pause

@@ -385,7 +385,7 @@ async def test_pieces_by_hand(server, make_session):
     chunk = call.ledger.take()
     chunk.attempts = 5
     for request in range(5):
-        engine.attempts.outage.failed(engine.loop.time(), object())
+        engine.attempts.outage.failed(engine.loop.time(), object(), object())
         assert request < 5
     spent = Failure(ServerError(500), Sort.PASSING)
     assert engine.attempts._down(call, chunk, spent, engine.loop.time()), "its last attempt, in an outage"

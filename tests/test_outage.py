@@ -9,6 +9,7 @@ import pytest
 
 from leadstatus_async import (
     APIConnectionError,
+    APITimeoutError,
     BadRequestError,
     RateLimitError,
     ResponseDecodeError,
@@ -22,16 +23,18 @@ POLICY = RetryPolicy(base_delay=0.5)
 
 
 def run(script, policy=POLICY):
-    """Feed (what, request, at) to a fresh rule: F failed, A answered, S sent, U untold."""
+    """Feed (what, request, at) to a fresh rule: F failed, A answered, S sent, U untold, B again."""
     rule = Outage(policy)
     for what, name, at in script:
         request = sys.intern(name)  # requests are told apart by identity
         if what == "F":
-            rule.failed(at, request)
+            rule.failed(at, request, sys.intern(name.split("/")[0]))
         elif what == "A":
             rule.answered(at)
         elif what == "S":
-            rule.sent(request)
+            rule.sent(at, request)
+        elif what == "B":
+            rule.again(at, request)
         else:
             rule.untold(at, request)
     return rule
@@ -49,21 +52,27 @@ FIVE = [("F", f"r{number}", 1.0) for number in range(5)]
         (FIVE, 1.5, 0.0),
         ([("F", "same", 1.0)] * 9, 1.0, 0.0),
         ([("F", "same", 1.0)] * 4 + [("F", "other", 1.0)], 1.0, 0.5),
+        ([("F", "same", 1.0)] * 4 + [("F", "same/half", 1.0)], 1.0, 0.0),
         ([*FIVE[:4], ("A", "x", 1.0), FIVE[4]], 1.0, 0.0),
         ([("A", "x", 0.9), *FIVE], 1.0, 0.4),
         ([("A", "x", -9.0), *FIVE], 1.0, 0.0),
         ([*FIVE, ("A", "late", 1.2)], 1.2, 0.0),
         ([*FIVE, ("S", "p1", 1.5)], 1.5, math.inf),
-        ([*FIVE, ("S", "p1", 1.5), ("F", "p1", 1.6)], 1.6, 1.0),
+        ([*FIVE, ("S", "p1", 1.5), ("F", "p1", 1.6)], 1.6, 0.9),
+        ([*FIVE, ("S", "p1", 1.5), ("F", "p1", 9.9)], 9.9, 0.0),
         ([*FIVE, ("S", "p1", 1.5), ("F", "in-flight", 1.6)], 1.6, math.inf),
-        ([*FIVE, ("S", "p1", 1.5), ("U", "p1", 1.6)], 1.6, 0.0),
+        ([*FIVE, ("S", "p1", 1.5), ("U", "p1", 1.6)], 1.6, 0.9),
+        ([*FIVE, ("S", "p1", 1.5), ("B", "p1", 1.6)], 1.6, 0.0),
+        ([*FIVE, ("S", "p1", 1.5), ("B", "other", 1.6)], 1.6, math.inf),
         ([*FIVE, ("S", "p1", 1.5), ("U", "other", 1.6)], 1.6, math.inf),
         ([*FIVE, ("S", "p1", 1.5), ("A", "p1", 1.6)], 1.6, 0.0),
     ],
     ids=[
-        "nothing", "four", "five", "five-and-base-delay", "one-request-only", "two-requests", "run-broken",
+        "nothing", "four", "five", "five-and-base-delay", "one-request-only", "two-requests", "halves-of-one",
+        "run-broken",
         "probe-counts-from-last-answer", "long-after-last-answer", "answered-in-flight", "probe-under-way",
-        "probe-failed", "older-failure", "probe-throttled-or-cut", "somebody-else-cut", "probe-answered",
+        "probe-failed", "slow-probe-failed", "older-failure", "probe-throttled-or-cut",
+        "probe-met-a-stale-connection", "somebody-else-did", "somebody-else-cut", "probe-answered",
     ],
 )  # fmt: skip
 def test_when_the_next_request_may_go(script, now, wait):
@@ -71,17 +80,17 @@ def test_when_the_next_request_may_go(script, now, wait):
     assert run(script).wait(now) == pytest.approx(wait)
 
 
-def test_probes_come_at_a_growing_interval_capped_at_five_seconds():
-    """0.5, 1, 2, 4, 5, 5 seconds: a server that is back is noticed within five."""
+def test_probes_come_at_a_growing_interval_that_stays_below_five_seconds():
+    """0.5, 1, 2, 4, 4.5, 4.5 seconds: a server that is back is noticed within five."""
     rule, now, gaps = run(FIVE), 1.0, []
     for number in range(7):
         wait = rule.wait(now)
         gaps.append(wait)
         now += wait
         probe = f"p{number}"
-        assert rule.sent(probe) is (number == 0), "only the first probe makes it an outage"
-        assert rule.failed(now, probe)
-    assert gaps == pytest.approx([0.5, 1, 2, 4, 5, 5, 5])
+        assert rule.sent(now, probe) is (number == 0), "only the first probe makes it an outage"
+        assert rule.failed(now, probe, probe)
+    assert gaps == pytest.approx([0.5, 1, 2, 4, 4.5, 4.5, 4.5])
 
 
 def test_a_shorter_max_delay_caps_the_interval():
@@ -106,19 +115,18 @@ def test_giving_up_starts_afresh():
 
 
 @pytest.mark.parametrize(
-    ("error", "sort", "early", "first", "counted"),
+    ("error", "sort", "counted"),
     [
-        (ServerError(500), Sort.PASSING, False, False, True),
-        (ServerError(501), Sort.FINAL, False, False, True),
-        (APIConnectionError("reset"), Sort.PASSING, True, True, False),
-        (APIConnectionError("reset"), Sort.PASSING, True, False, True),
-        (APIConnectionError("refused"), Sort.PASSING, False, True, True),
-        (APIConnectionError("certificate"), Sort.FATAL, False, False, False),
-        (RateLimitError(429), Sort.THROTTLED, False, False, False),
-        (BadRequestError(400), Sort.REFUSED, False, False, False),
-        (ResponseDecodeError("html"), Sort.PASSING, False, False, False),
+        (ServerError(500), Sort.PASSING, True),
+        (ServerError(501), Sort.FINAL, True),
+        (APIConnectionError("refused"), Sort.PASSING, True),
+        (APITimeoutError("no answer"), Sort.PASSING, True),
+        (APIConnectionError("certificate"), Sort.FATAL, False),
+        (RateLimitError(429), Sort.THROTTLED, False),
+        (BadRequestError(400), Sort.REFUSED, False),
+        (ResponseDecodeError("html"), Sort.PASSING, False),
     ],
 )
-def test_what_counts(error, sort, early, first, counted):
-    """5xx, connections and timeouts; not a stale connection, a 429, a certificate or any other answer."""
-    assert counts(Failure(error, sort, early=early), first_disconnect=first) is counted
+def test_what_counts(error, sort, counted):
+    """5xx, connections and timeouts; not a 429, a certificate or any other answer."""
+    assert counts(Failure(error, sort)) is counted

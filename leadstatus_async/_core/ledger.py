@@ -35,13 +35,15 @@ class Chunk:
     """One request: a range of the ledger, and what has happened to it.
 
     Attributes:
-        answers_before: how many answers the session had had when this, or what it is half of, was first
-            sent; None until then.
+        answers_before: how many answers the session had had when this, or what it is half of, first
+            failed; None until then.
         start, stop: positions in the ledger.
         target: the request target last sent.
         attempts: how often it has been sent.
         disconnects: how often the connection was lost before any byte of an answer.
         failed: it waits for a retry, because the last attempt failed (a 429 is no failure).
+        last: it is not sent again, since what else waited has been given up.
+        origin: what it was before it was cut; None for itself, which would be a cycle.
         outdone: the largest request accepted since this one, or what it is half of, was refused.
         ready_at: since when it has been waiting to be sent.
         waited: seconds it has waited in all.
@@ -53,6 +55,8 @@ class Chunk:
         "bisection",
         "disconnects",
         "failed",
+        "last",
+        "origin",
         "outdone",
         "ready_at",
         "start",
@@ -68,7 +72,8 @@ class Chunk:
         self.answers_before: int | None = None
         self.attempts = 0
         self.disconnects = 0
-        self.failed = False
+        self.failed = self.last = False
+        self.origin: Chunk | None = None
         self.outdone = 0
         self.ready_at = ready_at
         self.waited = 0.0
@@ -301,7 +306,7 @@ class Ledger:
         self._bisection = _Bisection(chunk, larger=middle - chunk.start)
         for start, stop in ((chunk.start, middle), (middle, chunk.stop)):
             half = Chunk(start, stop, chunk.ready_at, self._bisection)
-            half.answers_before = chunk.answers_before
+            half.answers_before, half.origin = chunk.answers_before, chunk.origin or chunk
             half.waited = chunk.waited
             self._halves.append(half)
 

@@ -19,18 +19,12 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 RUN = 5
-PROBE_INTERVAL = 5.0  # seconds between two probes at most: how soon a server that is back is noticed
+PROBE_INTERVAL = 4.5  # seconds between two probes at most: a server that is back is noticed within five
 
 
-def counts(failure: Failure, *, first_disconnect: bool) -> bool:
-    """Whether `failure` is of the server or of the way to it.
-
-    A request's first disconnect before any response byte is not: that is a stale keep-alive
-    connection, and a pool may hold many of them (a20).
-    """
-    if failure.sort is Sort.FATAL or (failure.early and first_disconnect):
-        return False
-    return isinstance(failure.error, ServerError | APIConnectionError)
+def counts(failure: Failure) -> bool:
+    """Whether `failure` is of the server or of the way to it: 5xx, connection, timeout."""
+    return failure.sort is not Sort.FATAL and isinstance(failure.error, ServerError | APIConnectionError)
 
 
 class Outage:
@@ -46,6 +40,7 @@ class Outage:
         "_next_probe",
         "_policy",
         "_probe",
+        "_probed_at",
         "_probes",
         "_run",
         "_several",
@@ -65,7 +60,7 @@ class Outage:
         self.stopped_at: float | None = None
         self._probes = 0
         self._probe: object = None
-        self._next_probe = 0.0
+        self._probed_at = self._next_probe = 0.0
 
     @property
     def enabled(self) -> bool:
@@ -82,17 +77,22 @@ class Outage:
         """Whether the session ever had a success; until then probes count as attempts of one request."""
         return self._last_answer is not None
 
-    def failed(self, now: float, request: object) -> bool:
-        """Note a failure that `counts`; True if it was the probe's."""
+    def failed(self, now: float, request: object, origin: object) -> bool:
+        """Note a failure that `counts`; True if it was the probe's.
+
+        Args:
+            now: when it came, in seconds.
+            request: whose it was.
+            origin: what that is a part of, if it was cut: its parts are not several requests.
+        """
         if not self.enabled:
             return False
         was_probe = self._probe is not None and request is self._probe
         if was_probe:
-            self._probe = None
-            self._next_probe = now + self._interval()
+            self._over(now)
         self._run += 1
-        self._first = self._first or request
-        self._several |= request is not self._first
+        self._first = self._first or origin
+        self._several |= origin is not self._first
         if self.stopped_at is None and self._run >= RUN and self._several:
             self.stopped_at = now
             since = now if self._last_answer is None else self._last_answer
@@ -107,8 +107,12 @@ class Outage:
     def untold(self, now: float, request: object) -> None:
         """Note that a request ended without telling anything: a 429, or cut off by its caller."""
         if self._probe is not None and request is self._probe:
-            self._probe = None
-            self._next_probe = now
+            self._over(now)
+
+    def again(self, now: float, request: object) -> None:
+        """Note that a request met a stale connection: the probe, if it was that, may be sent again."""
+        if self._probe is not None and request is self._probe:
+            self._probe, self._next_probe = None, now
 
     def wait(self, now: float) -> float:
         """Return the seconds until a request may go: 0.0 now, infinity while a probe is on its way."""
@@ -116,14 +120,16 @@ class Outage:
             return 0.0
         return math.inf if self._probe is not None else max(0.0, self._next_probe - now)
 
-    def sent(self, request: object) -> bool:
+    def sent(self, now: float, request: object) -> bool:
         """Note that a request goes out; True if it is the first probe, which makes it an outage."""
         if self.stopped_at is None:
             return False
-        self._probe = request
+        self._probe, self._probed_at = request, now
         self._probes += 1
         return self._probes == 1
 
-    def _interval(self) -> float:
+    def _over(self, now: float) -> None:
+        """Take it that the probe is back: the interval to the next counts from when it was sent."""
         cap = min(PROBE_INTERVAL, self._policy.max_delay)
-        return min(cap, self._policy.base_delay * 2.0 ** min(self._probes, 60))
+        interval = min(cap, self._policy.base_delay * 2.0 ** min(self._probes, 60))
+        self._probe, self._next_probe = None, max(now, self._probed_at + interval)

@@ -74,6 +74,10 @@ class RetryBudget:
         """Put back what one success refills."""
         self._left = min(self._size, self._left + 1)
 
+    def refund(self, retries: int) -> None:
+        """Put back what so many retries cost, which turned out to be none."""
+        self._left = min(self._size, self._left + retries * _TENTHS)
+
 
 class ThrottleRun:
     """A run of nothing but 429s: how long it lasts beyond the pauses that the server itself stated."""
@@ -97,18 +101,20 @@ class ThrottleRun:
 
         Args:
             now: when the 429 came.
-            sent_at: when its request was sent; one sent before the present pause began opens no new one.
+            sent_at: when its request was sent. One sent before the present pause began opens no new one
+                and tells nothing new: for it 0.0 is returned.
             stated: the pause the server states with it, in seconds; None or 0.0 states none.
         """
+        over = 0.0
         if self._since is None:
             self._since = self._opened = now
             self.count = 1
         elif sent_at >= self._opened:
+            over = now - self._since
             self._opened = now
             self.count += 1
         until = now + (stated or 0.0)
         fresh = until - max(now, self._excused_until)
-        over = now - self._since
         if fresh > 0:
             self._since += fresh
             self._excused_until = until
@@ -132,19 +138,20 @@ def decide(
         failure: what the attempt ended in.
         policy: the bounds.
         attempts: how often this request has been sent, this time included.
-        stale: whether it was never disconnected before: the first retry after losing a connection
-            before any response byte is immediate (a20).
+        stale: whether the connection it lost is taken for a stale one: the retry is immediate (a20).
         budget: the session's; spent from if a retry is chosen.
         remaining: seconds until the call's deadline; None without one.
         dice: a random number in [0, 1).
-        divisible: whether it asks for several leads, and others have been answered since it was first
-            sent: a 500 that outlasts its attempts is then bisected to the lead at fault.
+        divisible: whether it asks for several leads, and others have been answered since its call began
+            to send: a 500 that outlasts its attempts is then bisected to the lead at fault.
     """
     settled = _SETTLED.get(failure.sort)
     if settled is not None:
         return settled
     throttled = failure.sort is Sort.THROTTLED
     exhausted = policy.max_attempts == 1 if throttled else attempts >= policy.max_attempts
+    # With max_attempts=1 nothing is sent again, in halves neither.
+    divisible = divisible and policy.max_attempts > 1
     if exhausted and divisible and getattr(failure.error, "status", None) == 500:
         return _REJECTED if budget.spend() else _FAIL
     if exhausted or (failure.retry_after or 0.0) > policy.max_retry_after:
@@ -174,11 +181,13 @@ def stated_pause(retry_after: float, policy: RetryPolicy, dice: float) -> float:
     return max(floor, min(floor + jitter, policy.max_retry_after))
 
 
-def unstated_pause(count: int, policy: RetryPolicy, dice: float) -> float:
+def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float) -> float:
     """Return the seconds to hold back at the `count`-th 429 in a row that states no pause.
 
     Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again. It
-    grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429.
+    grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429, but not
+    beyond the end of `max_outage`, of which `over` seconds have passed.
     """
     longest = max(policy.max_delay, min(_LOCKED_OUT * policy.max_delay, policy.max_retry_after))
-    return (0.5 + 0.5 * dice) * min(longest, policy.base_delay * 2.0 ** min(count - 1, 60))
+    pause = (0.5 + 0.5 * dice) * min(longest, policy.base_delay * 2.0 ** min(count - 1, 60))
+    return min(pause, max(policy.base_delay, policy.max_outage - over))

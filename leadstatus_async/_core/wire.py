@@ -67,12 +67,14 @@ class Failure(msgspec.Struct, frozen=True):
         sort: what kind of failure it is.
         retry_after: seconds the server asked to wait; None where it did not.
         early: the connection was lost before any byte of an answer (a stale keep-alive, perhaps).
+        stale: it was, and is known to have served another request before.
     """
 
     error: LeadStatusError
     sort: Sort
     retry_after: float | None = None
     early: bool = False
+    stale: bool = False
 
 
 class BadRow(msgspec.Struct, frozen=True):

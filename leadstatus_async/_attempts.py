@@ -8,7 +8,9 @@ method of the call.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from typing import TYPE_CHECKING
 
 from leadstatus_async._core.merge import merge
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 
+_LONGEST_PAUSE = 86_400.0  # seconds: a server that says more than a day is asked again, all the same
+_WORTH_TELLING = 1.0  # seconds: sixteen 429s in flight extend one pause sixteen times, by milliseconds
 _WEB_REQUEST = 4.5  # seconds for which an outage holds a get that waits: less than the five it is promised
 
 
@@ -105,10 +109,11 @@ class Attempts:
         now = call.loop.time()
         if isinstance(outcome, Received):
             self._observe(outcome, sent_at)
-            answer = decipher(outcome.status, outcome.headers, outcome.body)
+            clock = time.time()  # dates need the wall clock, nothing else does
+            answer = decipher(outcome.status, outcome.headers, outcome.body, now=clock)
             if isinstance(answer, Failure) or not answer.clean:
                 shown = self._engine.transport.redacted(outcome.body)
-                answer = decipher(outcome.status, outcome.headers, shown)
+                answer = decipher(outcome.status, outcome.headers, shown, now=clock)
         else:
             answer = outcome
         self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
@@ -127,12 +132,13 @@ class Attempts:
         call.answered(chunk, merged, answer.trace_id)
 
     def _observe(self, received: Received, sent_at: float) -> None:
-        if not self._observer.watching:
-            self._engine.limiter.observe(received.status, sent_at, received.headers)
-            return
         before = self._engine.limiter.state
         self._engine.limiter.observe(received.status, sent_at, received.headers)
-        self._observer.rate_changed(before, self._engine.limiter.state)
+        after = self._engine.limiter.state
+        if after.rate != before.rate:
+            self._observer.rate_changed(before, after)
+            if (after.rate or math.inf) < (before.rate or math.inf):
+                self._trim()
 
     def _alive(self, now: float) -> None:
         """Note an answer that shows the server up and not throttling."""
@@ -230,8 +236,15 @@ class Attempts:
     def _pause(self, seconds: float, failure: Failure) -> None:
         stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
         reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
+        seconds = min(seconds, _LONGEST_PAUSE)
+        before = self._engine.limiter.state.paused_for
         self._engine.limiter.pause(seconds, reason)
-        self._observer.paused(seconds, reason)
+        if not before or seconds >= before + _WORTH_TELLING:
+            self._observer.paused(seconds, reason)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let every call fail at once what can no longer be asked before its deadline (b11)."""
         for call in list(self._engine.calls):
             call.trim()
         for gets in list(self._engine.pending.values()):
@@ -285,10 +298,9 @@ class Attempts:
 
     def _turn_gets_away(self) -> None:
         self._web = None
-        if self.outage.stopped_at is not None:
-            self._engine.turn_gets_away(self._last_error)
-            if self._engine.busy:
-                self._watch_gets()
+        self._engine.turn_gets_away(self._last_error)
+        if self._engine.busy:
+            self._watch_gets()
 
     def _give_up(self) -> None:
         """End the outage without an answer: everything that waits fails with the last error."""

@@ -66,9 +66,17 @@ class Batch(Call):
         self._lobby = lobby
 
     @property
+    def deadline(self) -> float | None:
+        """Loop time until which anybody waits for it; None if somebody does without end."""
+        return self._lobby.deadline(self.waiting)
+
+    @property
     def whole(self) -> Call | Lobby:
         """What the user called: gets are batches of their own, a stream's are parts of it."""
         return self._lobby if self.part else self
+
+    def trim(self) -> None:
+        """Do nothing: it is on its way, and whoever waits for it has a timer."""
 
     def leave(self, lead_id: str, place: Place) -> None:
         """Let go of a place; when nobody waits any more, the request is cancelled."""
@@ -143,6 +151,10 @@ class Lobby(ABC):
     @abstractmethod
     def seal(self, sealed: dict[str, list[Place]]) -> Batch:
         """Make the batch of what was taken."""
+
+    @abstractmethod
+    def deadline(self, waiting: dict[str, list[Place]]) -> float | None:
+        """Return the loop time until which anybody waits for these; None if somebody does without end."""
 
     @abstractmethod
     def turn_away(self, error: LeadStatusError) -> None:

@@ -15,7 +15,8 @@ from aiolimiter import AsyncLimiter
 if TYPE_CHECKING:
     from leadstatus_async.policy import RateLimit
 
-_JITTER = 0.005
+_JITTER = 0.005  # seconds by which requests may arrive closer together than they were sent
+_LAG = 0.01  # seconds by which a server's own bucket may be behind ours after a burst
 _ROUNDING = 1e-9  # of a token: less than this missing is float noise, not worth another timer
 
 
@@ -28,7 +29,7 @@ def sizes(limit: RateLimit) -> tuple[float, float]:
     if limit.max_rate < 1:
         return 1.0, limit.rate / 1.01
     if limit.burst is not None:
-        return float(limit.burst), limit.rate
+        return float(limit.burst), limit.rate / (1.01 if limit.burst < limit.max_rate else 1.0)
     whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
     capacity = min(float(whole), 1 + 0.005 * limit.rate)
     return capacity, (whole + 1 - capacity) / (1.01 * limit.per)
@@ -47,6 +48,10 @@ class Bucket:
         self._tank = AsyncLimiter(capacity, capacity / drip)
         self._opens = math.inf  # when the pause that stands is over
         self._window = int(limit.max_rate) if limit.burst is not None else 0
+        # When a burst has emptied the bucket, the next token comes a little later: the server's bucket began
+        # to fill when the first request arrived, and those behind it may arrive a little faster.
+        self._lag = max(0.5, _LAG * limit.rate) if limit.burst and limit.burst < limit.max_rate else 0.0
+        self._lagging = False
         # A little more than the window: requests arrive a little less evenly than they are sent.
         self._per = 1.01 * limit.per + _JITTER
         self._grants: deque[float] = deque()  # those of the last `per` seconds, where a burst may go
@@ -55,10 +60,12 @@ class Bucket:
         """Credit what has dripped so far; of what did before a pause was over, one token at most is left."""
         tank = self._tank
         tank.has_capacity(0)
+        self._lagging &= tank._level >= self._lag  # noqa: SLF001
         if now >= self._opens:
             floor = tank.max_rate - 1 - (now - self._opens) * tank._rate_per_sec  # noqa: SLF001
             tank._level = max(tank._level, floor)  # noqa: SLF001
             self._opens = math.inf
+            self._lagging = True
 
     def wait(self, now: float, ahead: int = 0) -> float:
         """Return the seconds until a token is there for whoever has `ahead` others before it."""
@@ -70,6 +77,8 @@ class Bucket:
         # Every `window` grants repeat, `per` seconds later at the earliest, those before them.
         rounds, place = divmod(ahead, self._window) if self._window else (0, ahead)
         missing = level + 1 + place - tank.max_rate
+        if missing > _ROUNDING and not self._lagging:
+            missing += self._lag
         wait = gate + missing / tank._rate_per_sec if missing > _ROUNDING else gate  # noqa: SLF001
         free = self._window - len(self._grants)
         if place >= free and self._window:
@@ -78,7 +87,11 @@ class Bucket:
 
     def take(self, now: float) -> None:
         """Use a token, which `wait` has just said is there."""
-        self._tank._level += 1  # noqa: SLF001
+        tank = self._tank
+        tank._level += 1  # noqa: SLF001
+        if tank._level > tank.max_rate - 1 and not self._lagging:  # noqa: SLF001
+            tank._level += self._lag  # noqa: SLF001
+            self._lagging = True
         if self._window:
             while self._grants and self._grants[0] + self._per <= now:
                 self._grants.popleft()

@@ -101,7 +101,7 @@ class Call:
         self.loop = asyncio.get_running_loop()
         self.started = started
         self.ledger = Ledger(lead_ids, endpoint, limits, self.started, weights)
-        self.deadline = None if deadline is None else self.started + deadline
+        self._deadline = None if deadline is None else self.started + deadline
         self.tally = Tally()
         self.tallies = (self.tally, *totals)
         self.trace_ids: list[str] = []
@@ -124,6 +124,11 @@ class Call:
     def whole(self) -> Call | Lobby:
         """What the user called: this, or the stream that it is part of."""
         return self
+
+    @property
+    def deadline(self) -> float | None:
+        """Loop time at which everything must be done; None without end."""
+        return self._deadline
 
     async def run(self) -> None:
         """Send everything and wait for every outcome; on cancellation, leave nothing behind."""

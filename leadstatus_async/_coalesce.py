@@ -121,6 +121,13 @@ class PendingGets(Lobby):
             self.engine.forget(self)
         return batch
 
+    def deadline(self, waiting: dict[str, list[Place]]) -> float | None:
+        """Return the latest deadline of these waiters, in loop time; None if one has none."""
+        latest = max(
+            (cast("_Waiter", place).due for places in waiting.values() for place in places), default=0.0
+        )
+        return latest if latest < math.inf else None
+
     def turn_away(self, error: LeadStatusError) -> None:
         """Fail every waiter that is not on its way."""
         waiting, self.waiting = self.waiting, {}

@@ -9,6 +9,7 @@ seconds as float, on the event loop's clock (b13).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -101,6 +102,7 @@ class TokenBucketLimiter:
         """
         loop = self._bound()
         now = loop.time()
+        self._refresh(now)
         if max_pause is not None and self._paused_until - now > max_pause:
             raise self._too_long(self._paused_until - now)
         wait = self._wait(now)
@@ -168,6 +170,7 @@ class TokenBucketLimiter:
             now = self._bound().time()
         except RuntimeError:  # outside an event loop: as if nothing had been used
             return TokenBucketLimiter(self._limits).wait_time(ahead)
+        self._refresh(now)
         return self._wait(now, max(0, ahead + len(self._waiters)))
 
     @property
@@ -175,7 +178,10 @@ class TokenBucketLimiter:
         """A snapshot of rate and pause."""
         paused_for = 0.0
         if self._loop is not None and not self._loop.is_closed():
-            paused_for = max(0.0, self._paused_until - self._loop.time())
+            now = self._loop.time()
+            paused_for = max(0.0, self._paused_until - now)
+            with contextlib.suppress(RuntimeError):  # outside the loop it is shown as it was last
+                self._refresh(now)
         learned = self._controller
         return RateLimitState(
             rate=learned.rate if learned else None,
@@ -243,6 +249,7 @@ class TokenBucketLimiter:
 
     def _ring(self) -> None:
         self._timer = None
+        self._refresh(self._bound().time())
         self._serve()
 
     def _leave(self, future: asyncio.Future[None]) -> None:
@@ -253,6 +260,11 @@ class TokenBucketLimiter:
                 self._disarm()
         elif not future.cancelled() and future.exception() is None:
             self.refund()
+
+    def _refresh(self, now: float) -> None:
+        """Forget what headers said of a window that is over."""
+        if self._controller is not None and self._controller.expire(now):
+            self._follow(self._controller)
 
     def _follow(self, controller: Controller) -> None:
         """Go at the controller's rate from now on."""

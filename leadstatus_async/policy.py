@@ -65,8 +65,10 @@ class RateLimit(msgspec.Struct, frozen=True):
         max_rate: requests per window, above 0; below 1 it means one request every `per / max_rate` seconds.
         per: length of the window in seconds, default 1.0.
         burst: how many may go at once, from 1 to `max_rate`, for a vendor whose "60 a minute" is a
-            window: `RateLimit(60, per=60, burst=60)`. None spreads them evenly. The window bound
-            holds either way.
+            window: `RateLimit(60, per=60, burst=60)`, or for a server whose bucket is known. None
+            spreads them evenly. The window bound holds either way. What follows a burst of less than
+            `max_rate` keeps 1% below the rate, and its first request comes half of one late:
+            requests arrive less evenly than they are sent.
 
     Raises:
         ConfigurationError: for a value out of range.
@@ -100,8 +102,9 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         max_retry_after: longest `Retry-After` that is waited for, in seconds; beyond it the error is
             raised at once, with the value.
         budget: retries the session may spend at once; a retry costs 1, a success refills 0.1.
-        max_outage: seconds that an outage, or a run of nothing but 429s, is waited out; 0 turns the
-            outage rule off.
+        max_outage: seconds that an outage is waited out, or a run of nothing but 429s beyond the
+            pauses that the server itself stated; 0 turns the outage rule off, and gives up whatever
+            is refused by 429 again after one pause.
 
     Raises:
         ConfigurationError: for a value out of range.

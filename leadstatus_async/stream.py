@@ -315,6 +315,10 @@ class Flow(Lobby):
         self._batches.discard(batch)
         self._stand()  # with nothing in flight, what waits goes even if it does not fill a request
 
+    def deadline(self, waiting: dict[str, list[Place]]) -> float | None:  # noqa: ARG002 - all have the same
+        """Return the stream's deadline, in loop time; None without one."""
+        return None if self._patience is None else self._started + self._patience
+
     def turn_away(self, error: LeadStatusError) -> None:
         """Fail what is not on its way."""
         waiting, self.waiting = self.waiting, {}

@@ -295,6 +295,8 @@ CASES = [
     Case("the same, `Retry-After`", lambda _: SlidingWindow(40), FAR, 800, 20, options=STATED),
     Case("token bucket, 40/s, 10 at once", lambda _: TokenBucket(40, 10), FAR, 800, 20),
     Case("token bucket, 40/s, 40 at once", lambda _: TokenBucket(40, 40), FAR, 800, 19),
+    Case("token bucket, 40/s, 5 at once", lambda _: TokenBucket(40, 5), FAR, 800, 20, slack=1.25),
+    Case("token bucket, 50/s, 5 at once", lambda _: TokenBucket(50, 5), RateLimit(60), 800, 16, slack=1.35),
     Case("nginx, 50 r/s, burst 5", lambda _: Nginx(50, 5), RateLimit(200), 800, 16),
     Case("nginx, 50 r/s, burst 2", lambda _: Nginx(50, 2), RateLimit(100), 800, 16, slack=1.3),
     Case("40/s, then 20/s from 10 s on", changing((0, 40), (10, 20)), FAR, 800, 30),
@@ -365,7 +367,7 @@ CASES = [
         FAR,
         800,
         20,
-        options={"hints": whole_seconds},
+        options={"hints": whole_seconds, "stated": True},
     ),
     Case(
         "sliding, 40/s, told 40", lambda _: SlidingWindow(40), RateLimit(40), 800, 20, slack=1.05, share=0.0

@@ -165,10 +165,25 @@ def test_what_was_used_limits_what_failed():
 def test_it_settles_below_the_ceiling():
     """A few seconds of work lead to 97% of the rate that failed, and no further."""
     controller = Controller(100)
-    throttle(controller, 0.0)
-    controller.observe(0.51, 200, 0.5)
-    work(controller, 7.5, 0.52)
-    assert 85 < controller.rate <= 97
+    now = work(controller, 1.5, 0.0)
+    throttle(controller, now)
+    controller.observe(now + 0.51, 200, now + 0.5)
+    work(controller, 7.4, now + 0.52)
+    assert 90 < controller.rate <= 97
+
+
+def test_what_is_known_from_a_moment_is_probed_soon():
+    """A ceiling from less than a second of work is tried after two seconds, a proven one after eight."""
+    rates = []
+    for seconds in (0.5, 1.5):
+        controller = Controller(100)
+        now = work(controller, seconds, 0.0)
+        throttle(controller, now)
+        controller.observe(now + 0.31, 200, now + 0.3)
+        work(controller, 6.5, now + 0.32)
+        rates.append(controller.rate)
+    assert rates[0] == 100
+    assert rates[1] <= 97
 
 
 def test_it_probes_later_and_comes_back():
@@ -261,6 +276,39 @@ def test_headers_slow_from_the_first_answer_on(hint, rate):
     assert controller.rate == rate
     assert controller.ceiling is None
     assert controller.reason == ("rate-limit headers" if rate < 10 else "")
+
+
+def test_a_hint_is_forgotten_when_its_window_is_over():
+    """What was left in a window says nothing about the next one, an hour later."""
+    controller = Controller(10)
+    controller.observe(0.1, 200, 0.0, RateHint(limit=60, remaining=0, reset=30))
+    assert controller.rate == 1
+    assert not controller.expire(30.0)
+    assert controller.rate == 1
+    assert controller.expire(30.1)
+    assert (controller.rate, controller.reason) == (10, "")
+    assert not controller.expire(31.0)
+
+
+def test_the_last_second_of_a_long_window_is_no_reason_to_run():
+    """A reset rounded up to a second: what is left is spread over it, unless windows are that short."""
+    controller = Controller(20)
+    controller.observe(0.1, 200, 0.0, RateHint(limit=60, remaining=1, reset=1))
+    assert controller.rate == 20, "of a window of a second nobody knows how much is left"
+    controller.observe(0.2, 200, 0.1, RateHint(limit=60, remaining=50, reset=9))
+    controller.observe(8.2, 200, 8.1, RateHint(limit=60, remaining=2, reset=1))
+    assert controller.rate == 2
+
+
+def test_headers_that_wobble_change_nothing():
+    """Each answer counts anew what remains; only a change worth it is followed."""
+    controller = Controller(20)
+    seen = set()
+    for left in range(60, 20, -1):
+        now = (60 - left) / 6
+        controller.observe(now, 200, now - 0.01, RateHint(limit=60, remaining=left, reset=11 - now))
+        seen.add(controller.rate)
+    assert len(seen) <= 3
 
 
 def test_a_hint_holds_until_an_answer_says_otherwise():

@@ -21,6 +21,7 @@ from leadstatus_async import (
     RateLimit,
     RetryPolicy,
     ServerError,
+    _attempts,
     events,
 )
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
@@ -220,14 +221,27 @@ async def test_gets_are_told_while_the_server_states_a_long_pause(server, make_s
     job.cancel()
 
 
+async def test_gets_that_wait_alone_are_told_too(server, make_session, monkeypatch):
+    """Nobody but web requests: they wait for no probe, and leave nothing behind."""
+    monkeypatch.setattr(_attempts, "_WEB_REQUEST", 0.1)
+    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=20))
+    await session.campaign("a", "c").get("warm")
+    server.fault("500", times=None)
+    gets = [session.campaign("a", f"c{number}").get("x") for number in range(5)]
+    told = await asyncio.gather(*gets, return_exceptions=True)
+    assert {type(error) for error in told} == {ServerError}
+    assert server.count == 1 + 5
+
+
 async def test_a_web_request_that_leaves_is_no_reason_to_probe_sooner(server, make_session):
     """Gets with short deadlines, one after another, while probes hang: probes keep their interval."""
-    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.2))
+    seen = []
+    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.2), on_event=seen.append)
     campaign = session.campaign("a", "c")
     await campaign.get("warm")
     server.fault("500", times=None)
     job = asyncio.create_task(campaign.get_many(leads(50)))
-    await until(lambda: session.rate_limit_state.reason == "" and server.count >= 6)
+    await until(lambda: any(isinstance(event, events.OutageStarted) for event in seen))
     server.clear_faults()
     server.fault("hang", times=None)
     before = server.count

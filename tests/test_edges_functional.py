@@ -13,8 +13,10 @@ from leadstatus_async import (
     DeadlineExceededError,
     LeadStatusSession,
     RateLimit,
+    RateLimitError,
     ResponseTooLargeError,
     RetryPolicy,
+    events,
 )
 from leadstatus_async._coalesce import PendingGets, _Waiter
 from leadstatus_async._transport import Received
@@ -444,3 +446,56 @@ async def test_a_learned_rate_is_forgotten_at_the_configured_one():
     limiter._follow(SimpleNamespace(rate=10.0, reason=""))
     assert limiter._learned is None
     assert len(limiter._buckets) == 1
+
+
+async def test_a_pause_beyond_its_deadline_ends_a_get_and_a_stream_at_once(server, make_session):
+    """Retry-After 30 s, deadline 3 s: the 429 is raised with its value, not three seconds later."""
+    server.fault(Fault(429, headers={"Retry-After": "30"}), times=None)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    with pytest.raises(RateLimitError) as caught:
+        await make_session().campaign("a", "c").get("x", deadline=3)
+    assert caught.value.retry_after == 30
+    with pytest.raises(RateLimitError):
+        async for _ in make_session().campaign("a", "c").stream(["x"], deadline=3):
+            pass
+    assert loop.time() - begun < 2
+
+
+async def test_who_slows_down_says_at_once_what_cannot_be_asked(server, make_session):
+    """A header cuts 50/s to 1/s in mid-job: what cannot be had before the deadline fails then (b11)."""
+    headers = {"X-RateLimit-Limit": "3600", "X-RateLimit-Remaining": "60", "X-RateLimit-Reset": "61"}
+    server.fault(Fault(headers=headers), times=None)
+    session = make_session(chunk_size=1, rate_limit=RateLimit(50), concurrency=1)
+    seen = []
+    with pytest.raises(DeadlineExceededError) as caught:
+        await session.campaign("a", "c").get_many(
+            [f"x{number}" for number in range(50)], deadline=2, progress=seen.append
+        )
+    known = next(progress for progress in seen if progress.failed)
+    assert known.requests <= 2, "with the first answer, not at the deadline"
+    assert known.failed >= 45
+    assert caught.value.result.failures[-1].error.needed > 40
+
+
+async def test_a_pause_is_told_once(server, make_session):
+    """Sixteen 429s of requests sent together are one `Paused`."""
+    seen = []
+    server.fault(Fault(429, headers={"Retry-After": "1"}), times=16)
+    server.hold()
+    session = make_session(chunk_size=1, on_event=seen.append)
+    job = asyncio.create_task(session.campaign("a", "c").get_many([f"x{number}" for number in range(16)]))
+    await server.wait_for_requests(16)
+    server.release()
+    await job
+    assert len([event for event in seen if isinstance(event, events.Paused)]) == 1
+
+
+async def test_an_absurd_pause_is_no_end_of_the_session(server, make_session):
+    """A thousand years: the call is told, and the gate is shut for a day, not for ever."""
+    server.fault(Fault(429, headers={"Retry-After": "31536000"}))
+    session = make_session()
+    with pytest.raises(RateLimitError) as caught:
+        await session.campaign("a", "c").get("x")
+    assert caught.value.retry_after == 31536000
+    assert session.rate_limit_state.paused_for <= 86400

@@ -242,10 +242,38 @@ def test_advice(status, advice):
     ids=["none", "header", "zero", "error", "top", "unreadable"],
 )
 def test_stated_pause(status, headers, content, seconds):
-    """What the server states is on the failure and on the user's error alike."""
+    """What the server states is on the user's error; only with 429 and 503 is it a pause (d7)."""
     failure = refused(status, content, **headers)
-    assert failure.retry_after == seconds
+    assert failure.retry_after == (seconds if status in {429, 503} else None)
     assert failure.error.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": "42"}, 42.0),
+        ({"RateLimit": '"default";r=0;t=9'}, 9.0),
+        ({"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": "42", "Retry_After": "3"}, 3.0),
+        ({"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": "42", "Retry_After": "0"}, 42.0),
+        ({"X_RateLimit_Remaining": "7", "X_RateLimit_Reset": "42"}, None),
+        ({"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": "0"}, None),
+    ],
+    ids=["used-up", "draft", "retry-after-first", "unless-zero", "another-limit", "already-reset"],
+)
+def test_a_429_that_names_its_limit_as_used_up_states_the_pause(headers, seconds):
+    """GitHub and others put it into the rate-limit headers only; no other status is read so."""
+    assert refused(429, b"", **headers).retry_after == seconds
+    if "Retry_After" not in headers:
+        assert refused(503, b"", **headers).retry_after is None
+
+
+def test_a_date_needs_a_clock():
+    """Without a `Date` of the answer's own, the caller's clock tells how far away a date is."""
+    headers = {"Retry-After": "Mon, 23 Nov 2026 08:00:09 GMT"}
+    answer = decipher(429, headers, b"", now=1_795_420_800.0)
+    assert isinstance(answer, Failure)
+    assert answer.retry_after == 9.0
+    assert refused(429, b"", Retry_After=headers["Retry-After"]).retry_after is None
 
 
 @pytest.mark.parametrize(

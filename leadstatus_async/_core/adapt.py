@@ -29,12 +29,15 @@ _SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
 _CLIMB = 0.2  # a probe grows by so much per second
 _SAME = 1.05  # of the ceiling: a probe confirms it, unless as much passed in the second before the last
 _PATIENCE, _LONGEST, _RARER = 8.0, 60.0, 1.25  # seconds below the ceiling before a probe: first, last, growth
+_SOON = 2.0  # the same, where the ceiling is known from less than a second of work
 _COST = 15.0  # a lock-out of 5 s is risked every six minutes, one of 30 s every hour at most:
 _RARELY = 3600.0  # cost times the square of the episode's seconds, up to this
 _IDLE = 2.0  # seconds without a request that end a stretch of work
 _BUSY = 16  # answers: enough to measure by; also the requests in flight that growth is credited for
 _SLOWEST = 1 / 60  # requests per second: below that it is for the pauses to hold back
 _TOLD = 0.05  # changes of the rate smaller than this are not worth re-timing those who wait
+_WOBBLE = 0.25  # nor are smaller ones of what headers suggest, which each answer counts anew
+_LONG = 2.0  # seconds: a reset further away than that shows that the window is no matter of one second
 
 
 class Controller:
@@ -54,7 +57,8 @@ class Controller:
         self.rate = self._configured = self._learned = configured_rate
         self.ceiling: float | None = None
         self.reason = ""
-        self._hinted = math.inf
+        self._hinted = self._hinted_until = math.inf
+        self._longest_reset = 0.0
         self._episode: _Episode | None = None
         self._stretch = _Stretch()
         self._fresh = -math.inf  # requests sent earlier went at a rate that has been given up since
@@ -72,6 +76,7 @@ class Controller:
             hint: what its rate-limit headers say.
         """
         self._hinted = math.inf if hint is None else self._heed(hint)
+        self._hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
         jump = False
         if status == 429:
             jump = self._refused(now, sent_at)
@@ -79,10 +84,21 @@ class Controller:
             jump = self._admitted(now, sent_at)
         self._publish(jump=jump)
 
+    def expire(self, now: float) -> bool:
+        """Forget a hint about a window that is over; True if the rate is another one then."""
+        if now < self._hinted_until:
+            return False
+        before, self._hinted, self._hinted_until = self.rate, math.inf, math.inf
+        self._publish(jump=True)
+        return self.rate != before
+
     def _heed(self, hint: RateHint) -> float:
         """Return the rate that headers suggest: slower than configured, but never a stop."""
-        # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
-        reset = hint.reset - 1 if hint.reset is not None and hint.reset > 1 else None
+        reset = hint.reset
+        if reset is not None:
+            # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
+            self._longest_reset = max(self._longest_reset, reset)
+            reset = reset - 1 if reset > 1 else 1.0 if self._longest_reset > _LONG else None
         stated = suggested_rate(msgspec.structs.replace(hint, reset=reset))
         return math.inf if stated is None else max(stated, min(1.0, self._configured))
 
@@ -120,9 +136,11 @@ class Controller:
         self._aim = _BELOW * (self.ceiling or failed)
         rate = self._aim if shown else min(self._borne(episode, sent_at, second), self._aim)
         self._learned = max(rate, self._slowest)
-        cost = min(_RARELY, max(_PATIENCE, _COST * (now - episode.began) ** 2))
-        again = min(_LONGEST, _RARER * self._patience) if episode.confirmed else 0.0
-        self._patience = max(cost, again)
+        if episode.confirmed:
+            patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience))
+        else:
+            patience = _PATIENCE if self._stretch.lasted(until) >= 1.0 else _SOON
+        self._patience = max(patience, min(_RARELY, _COST * (now - episode.began) ** 2))
         self._episode = None
         self._fresh = self._grown_at = now
         self._held = 0.0
@@ -170,7 +188,8 @@ class Controller:
         """Let `rate` follow: at once after a cut and where it comes to rest, else in steps worth telling."""
         wanted = min(self._learned, self._hinted, self._configured)
         at_rest = wanted in {self._aim, self._configured}
-        if jump or at_rest or abs(wanted - self.rate) >= _TOLD * self.rate:
+        least = _WOBBLE if wanted == self._hinted else _TOLD
+        if jump or at_rest or abs(wanted - self.rate) >= least * self.rate:
             self.rate = wanted
         if self.rate == self._configured:
             self.reason = ""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DAY = 86_400.0
 _AGES = 1e15  # what a number of absurdly many digits becomes: still "very long", and finite
+_EARLIEST = 1e9  # epoch seconds are larger since 2001; as a delay it would be thirty years
 _EARLIEST_MS = 1e11  # epoch milliseconds are larger since 1973, epoch seconds smaller until 5138
 _LONGEST_FIELD = 500  # pairing limits with policies is quadratic; real fields have tens of characters
 
@@ -41,7 +42,7 @@ _DATES = [
     re.compile(form, re.ASCII)
     for form in (
         # RFC 9110, 5.6.7: IMF-fixdate and RFC 850, in which some have an offset
-        rf"{_WEEKDAY}, (?P<day>\d\d)[ -]{_MONTH}[ -](?P<year>\d{{4}}|\d\d) {_CLOCK} (?:GMT|{_OFFSET})",
+        rf"{_WEEKDAY}, (?P<day>\d\d?)[ -]{_MONTH}[ -](?P<year>\d{{4}}|\d\d) {_CLOCK} (?i:GMT|UTC|{_OFFSET})",
         # asctime, the third of them
         rf"{_WEEKDAY} {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})",
         # JavaScript's Date.toString(), whose offset email.utils ignores (d8: lemlist)
@@ -73,27 +74,25 @@ class RateHint(msgspec.Struct, frozen=True):
 def retry_after(headers: Mapping[str, str], body: Any = None, *, now: float | None = None) -> float | None:
     """Return the seconds the server asks to wait; None if it does not say, or not readably.
 
-    Never negative: a date that is past gives 0.0. No upper bound. Both 0.0 and None state no pause, so the
-    caller needs a floor (d4). The first that is readable counts: `retry-after-ms`, `Retry-After`, the body.
+    Never negative: a date that is past gives 0.0. No upper bound, but a number that can only be an epoch is
+    read as one, and dropped if it is more than a day away. Both 0.0 and None state no pause, so the caller
+    needs a floor (d4). The first that states one counts: `retry-after-ms`, `Retry-After`, the body.
 
     Args:
         headers: of the response, in any case.
         body: its decoded JSON, in which some put `retry_after`, at the top or inside `error`.
         now: epoch seconds, for a date in an answer that has no `Date` of its own.
     """
-    found = _pick(headers, _WAITS)
+    found, top, clock = _pick(headers, _WAITS), _object(body), _clock(headers, now)
     milliseconds = _number(found.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000.0
-    stated = found.get("retry-after")
-    seconds = _number(stated)
-    if seconds is None and stated is not None:
-        seconds = _until(stated, _clock(headers, now))
-    if seconds is not None:
-        return max(0.0, seconds)
-    top = _object(body)
-    outer = _number(top.get("retry_after"))
-    return _number(_object(top.get("error")).get("retry_after")) if outer is None else outer
+    stated = [
+        None if milliseconds is None else _wait(milliseconds / 1000.0, clock),
+        _wait(found.get("retry-after"), clock),
+        _wait(top.get("retry_after"), clock),
+        _wait(_object(top.get("error")).get("retry_after"), clock),
+    ]
+    said = [max(0.0, seconds) for seconds in stated if seconds is not None]
+    return next(filter(None, said), 0.0 if said else None)
 
 
 def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> RateHint | None:
@@ -251,6 +250,17 @@ def _reset(stated: str | None, clock: float | None) -> float | None:
     return None if clock is None else then - clock
 
 
+def _wait(stated: Any, clock: float | None) -> float | None:
+    """Read a delay as seconds from now: a number, or a date."""
+    number = _number(stated)
+    if number is None:
+        return _until(stated, clock) if isinstance(stated, str) else None
+    if number < _EARLIEST:
+        return number
+    seconds = _reset(f"{number:.0f}", clock)
+    return seconds if seconds is not None and seconds <= _DAY else None
+
+
 def _until(date: str, clock: float | None) -> float | None:
     """Return the seconds to a date, negative if it is past; None without a clock or a readable date."""
     then = _epoch(date)
@@ -266,7 +276,7 @@ def _epoch(text: str) -> float | None:
     year, month = date["year"], date["month"]
     if len(year) == 2:  # RFC 850: obsolete, so POSIX's pivot is near enough to RFC 9110's fifty years
         year = ("20" if year < "69" else "19") + year
-    day, zone = date["day"].replace(" ", "0"), date.get("zone") or "Z"
+    day, zone = date["day"].strip().zfill(2), date.get("zone") or "Z"
     try:
         minute = datetime.fromisoformat(f"{year}-{_MONTHS.get(month, month)}-{day}T{date['minute']}{zone}")
     except ValueError:  # a thirteenth month, a thirtieth of February

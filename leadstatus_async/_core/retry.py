@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _UPWARD_JITTER = 0.1  # of a delay the server stated: clients told the same second must not return as one (d6)
 _MOST_JITTER = 1.0  # seconds: of a long pause a tenth would cost more than it spreads
 _LOCKED_OUT = 3.2  # times max_delay: a lock-out that each request prolongs must be waited out whole
+_GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept by as long as it lasts
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -189,5 +190,5 @@ def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float) ->
     beyond the end of `max_outage`, of which `over` seconds have passed.
     """
     longest = max(policy.max_delay, min(_LOCKED_OUT * policy.max_delay, policy.max_retry_after))
-    pause = (0.5 + 0.5 * dice) * min(longest, policy.base_delay * 2.0 ** min(count - 1, 60))
+    pause = (0.5 + 0.5 * dice) * min(longest, policy.base_delay * _GROWTH ** min(count - 1, 60))
     return min(pause, max(policy.base_delay, policy.max_outage - over))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import msgspec
 
-from leadstatus_async._core.headers import retry_after
+from leadstatus_async._core.headers import rate_hint, retry_after
 from leadstatus_async.errors import (
     STATUS_ERRORS,
     APIStatusError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _SNIPPET = 500
 _RETRIED = frozenset({408, 500, 502, 503, 504})
+_PAUSING = {429, 503}  # statuses whose `Retry-After` is about the rate
 _TOO_LARGE = frozenset({413, 414, 431})
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
 _ADVICE = {
@@ -119,16 +120,19 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_json = msgspec.json.Decoder().decode
 
 
-def decipher(status: int, headers: Mapping[str, str], body: bytes) -> Rows | Failure:
+def decipher(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float | None = None
+) -> Rows | Failure:
     """Tell what an answer means.
 
     Args:
         status: of the response received.
         headers: of the response, case-insensitive.
         body: whole and decompressed, possibly empty.
+        now: epoch seconds, for dates in an answer that has no `Date` of its own.
     """
     if status != 200:
-        return _refusal(status, headers, body)
+        return _refusal(status, headers, body, now)
     try:
         answer = _decode_answer(body)
     except _MALFORMED:
@@ -198,13 +202,18 @@ def _undecodable(what: str, body: bytes, trace_id: str | None) -> Failure:
     return Failure(error, Sort.PASSING)
 
 
-def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+def _refusal(status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> Failure:
     whole, _ = _loose(body) if body else (None, "")
     envelope = _object(whole)
     spoken = isinstance(envelope.get("error"), dict)
-    pause = retry_after(headers, whole)
+    pause = retry_after(headers, whole, now=now)
+    if status == 429 and not pause:
+        hint = rate_hint(headers, status, now=now)
+        if hint is not None and hint.remaining == 0 and hint.reset:
+            pause = hint.reset  # as GitHub states it: nothing is left until then
     error = _status_error(status, envelope, body, pause)
-    return Failure(error, _sort(error, spoken=spoken), pause)
+    # Elsewhere it is no throttling: some send it with every answer (d7).
+    return Failure(error, _sort(error, spoken=spoken), pause if status in _PAUSING else None)
 
 
 def _sort(error: APIStatusError, *, spoken: bool) -> Sort:

@@ -18,10 +18,10 @@ from leadstatus_async._core.plan import fit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from leadstatus_async._call import Tally
     from leadstatus_async._core.ledger import Chunk
     from leadstatus_async._core.plan import Endpoint
     from leadstatus_async._engine import Engine
+    from leadstatus_async._figures import Tally
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.models import LeadFailure, LeadStatus
 

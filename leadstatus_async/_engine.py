@@ -11,7 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from leadstatus_async._attempts import Attempts
-from leadstatus_async._call import Tally
+from leadstatus_async._figures import Tally
 from leadstatus_async._permits import Permits
 from leadstatus_async.errors import SessionClosedError, SessionLoopError, own_copy
 

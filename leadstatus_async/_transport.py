@@ -138,7 +138,7 @@ class Transport:
 
     async def _exchange(self, session: aiohttp.ClientSession, target: str, way: _Way) -> Received | Failure:
         url = URL(self._origin + target, encoded=True)
-        async with session.get(url, **self._options(), trace_request_ctx=way) as response:
+        async with session.get(url, **self._options(way)) as response:
             way.answered = True
             status, headers = response.status, response.headers
             body, whole = await self._read(response)
@@ -147,7 +147,7 @@ class Transport:
             return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
         return Received(status, headers, body)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, way: _Way) -> dict[str, Any]:
         """Return what overrides all that a borrowed session may have set (a16); never kept, for the key."""
         options: dict[str, Any] = {
             "headers": {**self._headers, "Authorization": f"Bearer {self._key.reveal()}"},
@@ -156,6 +156,8 @@ class Transport:
             "raise_for_status": False,
             "auto_decompress": True,
         }
+        if not self._borrowed:  # the owner's traces have a context of their own
+            options["trace_request_ctx"] = way
         if self._ssl is not None:
             options["ssl"] = self._ssl
         if self._proxy is not None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from leadstatus_async._call import Call, Reporter
+from leadstatus_async._call import Call
 from leadstatus_async._coalesce import pending_gets
 from leadstatus_async._core.ids import BadId, bad_lead_ids
 from leadstatus_async._core.plan import plan_chunks
+from leadstatus_async._figures import Reporter
 from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError, SessionClosedError
 from leadstatus_async.limiter import seconds_until

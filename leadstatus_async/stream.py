@@ -16,8 +16,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from leadstatus_async._batch import Batch, Lobby
-from leadstatus_async._call import Tally
 from leadstatus_async._core.ids import bad_lead_ids
+from leadstatus_async._figures import Tally
 from leadstatus_async.errors import DeadlineExceededError, InvalidLeadIdError, LeadStatusError, own_copy
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.results import for_caller
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leadstatus_async._batch import Place
-    from leadstatus_async._call import Reporter
     from leadstatus_async._core.plan import Endpoint
     from leadstatus_async._engine import Engine
+    from leadstatus_async._figures import Reporter
     from leadstatus_async.results import BatchStats
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)

@@ -30,6 +30,7 @@ LINES = [
     {"_settings", "_transport", "_permits", "_bucket", "limiter", "redis"},
     {
         "_observe",
+        "_figures",
         "_sift",
         "_call",
         "_batch",

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from leadstatus_async._call import Call
     from leadstatus_async._coalesce import PendingGets
     from leadstatus_async._core.plan import Limits
+    from leadstatus_async._flow import Flow
     from leadstatus_async._observe import Observer
     from leadstatus_async._transport import Transport
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.policy import RetryPolicy
-    from leadstatus_async.stream import Flow
 
 
 class Engine:

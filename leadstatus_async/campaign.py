@@ -14,13 +14,14 @@ from leadstatus_async._coalesce import pending_gets
 from leadstatus_async._core.ids import BadId, bad_lead_ids
 from leadstatus_async._core.plan import plan_chunks
 from leadstatus_async._figures import Reporter
+from leadstatus_async._flow import Flow
 from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError, SessionClosedError
 from leadstatus_async.limiter import seconds_until
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.policy import require_callback, require_number, require_whole
 from leadstatus_async.results import BatchResult, Plan, Progress
-from leadstatus_async.stream import Flow, StatusStream
+from leadstatus_async.stream import StatusStream
 from leadstatus_async.watch import poll, settled
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ LINES = [
     {
         "_observe",
         "_figures",
+        "_flow",
         "_sift",
         "_call",
         "_batch",

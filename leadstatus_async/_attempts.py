@@ -27,8 +27,9 @@ from leadstatus_async._core.retry import (
     unstated_pause,
 )
 from leadstatus_async._core.wire import Failure, Sort, decipher
+from leadstatus_async._permits import limiter_trusted
 from leadstatus_async._transport import Received
-from leadstatus_async.errors import LeadStatusError, own_copy
+from leadstatus_async.errors import LeadStatusError, LimiterError, own_copy
 
 if TYPE_CHECKING:
     from leadstatus_async._call import Call
@@ -100,6 +101,10 @@ class Attempts:
             if call.returned(chunk):  # nobody here cut it
                 call.lost(chunk)
             raise
+        except LimiterError as broken:
+            call.failed(chunk, broken)
+            self._engine.turn_all_away(own_copy(broken))
+            call.advance()
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
             call.crash(bug)
         finally:
@@ -132,9 +137,10 @@ class Attempts:
         call.answered(chunk, merged, answer.trace_id)
 
     def _observe(self, received: Received, sent_at: float) -> None:
-        before = self._engine.limiter.state
-        self._engine.limiter.observe(received.status, sent_at, received.headers)
-        after = self._engine.limiter.state
+        with limiter_trusted():
+            before = self._engine.limiter.state
+            self._engine.limiter.observe(received.status, sent_at, received.headers)
+            after = self._engine.limiter.state
         if after.rate != before.rate:
             self._observer.rate_changed(before, after)
             if (after.rate or math.inf) < (before.rate or math.inf):
@@ -237,8 +243,9 @@ class Attempts:
         stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
         reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
         seconds = min(seconds, _LONGEST_PAUSE)
-        before = self._engine.limiter.state.paused_for
-        self._engine.limiter.pause(seconds, reason)
+        with limiter_trusted():
+            before = self._engine.limiter.state.paused_for
+            self._engine.limiter.pause(seconds, reason)
         if not before or seconds >= before + _WORTH_TELLING:
             self._observer.paused(seconds, reason)
         self._trim()

@@ -12,6 +12,7 @@ from leadstatus_async import (
     BatchError,
     DeadlineExceededError,
     LeadStatusSession,
+    LimiterError,
     RateLimit,
     RateLimitError,
     ResponseTooLargeError,
@@ -20,6 +21,7 @@ from leadstatus_async import (
 )
 from leadstatus_async._coalesce import PendingGets, _Waiter
 from leadstatus_async._transport import Received
+from leadstatus_async.limiter import TokenBucketLimiter
 from leadstatus_async.testing import Fault
 from tests.conftest import KEY
 
@@ -437,8 +439,6 @@ async def test_a_learned_rate_is_forgotten_at_the_configured_one():
     """The bucket that was learned goes when there is nothing left to hold back."""
     from types import SimpleNamespace
 
-    from leadstatus_async.limiter import TokenBucketLimiter
-
     limiter = TokenBucketLimiter(RateLimit(10))
     await limiter.acquire()
     limiter._follow(SimpleNamespace(rate=2.0, reason="test"))
@@ -499,3 +499,42 @@ async def test_an_absurd_pause_is_no_end_of_the_session(server, make_session):
         await session.campaign("a", "c").get("x")
     assert caught.value.retry_after == 31536000
     assert session.rate_limit_state.paused_for <= 86400
+
+
+@pytest.mark.parametrize("broken", ["observe", "pause", "state"])
+async def test_a_limiter_that_breaks_in_mid_call_loses_nothing(server, make_session, broken):
+    """Whatever a lent limiter raises is a `LimiterError`; what was answered before stays."""
+
+    class Breaking(TokenBucketLimiter):
+        tripped = False
+
+        def observe(self, *args):
+            self._trip("observe")
+            super().observe(*args)
+
+        def pause(self, *args):
+            self._trip("pause")
+            super().pause(*args)
+
+        @property
+        def state(self):
+            self._trip("state")
+            return super().state
+
+        def _trip(self, where):
+            if self.tripped and where == broken:
+                raise ValueError("mine")
+
+    limiter = Breaking(None)
+    server.fault("429", when=lambda request: request.lead_ids == ("x3",))
+    session = make_session(chunk_size=1, concurrency=1, rate_limit=limiter)
+
+    def trip(progress):
+        limiter.tripped = progress.done == 3
+
+    result = await session.campaign("a", "c").get_many(
+        [f"x{number}" for number in range(6)], on_error="collect", progress=trip
+    )
+    assert [outcome.ok for outcome in result[:3]] == [True] * 3
+    assert {type(failure.error) for failure in result.failures} == {LimiterError}
+    assert isinstance(result.failures[0].error.__cause__, ValueError)

@@ -118,7 +118,8 @@ class RateLimitState(msgspec.Struct, frozen=True):
     Attributes:
         rate: requests per second allowed now; None without a bucket.
         configured_rate: requests per second as configured; None without a bucket.
-        ceiling: the rate at which the server last said 429, in requests per second; None if never.
+        ceiling: the rate at which the server last said 429, or what it admitted then if that was less, in
+            requests per second; None if never, or if the configured rate has passed since.
         paused_for: seconds until the pause gate reopens; 0.0 when open.
         reason: why the rate is below the configured one, or why the gate is closed; "" if neither.
     """

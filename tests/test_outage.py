@@ -93,6 +93,32 @@ def test_probes_come_at_a_growing_interval_that_stays_below_five_seconds():
     assert gaps == pytest.approx([0.5, 1, 2, 4, 4.5, 4.5, 4.5])
 
 
+@pytest.mark.parametrize(("share", "enough"), [(0, 5), (1, 5), (3, 10), (5, 17), (7, 33)])
+def test_where_failing_is_usual_a_run_must_be_longer(share, enough):
+    """Of ten answers so many fail, well mixed: five in a row may be chance, so many more are not."""
+    rule = Outage(POLICY)
+    failures = 0
+    for number in range(400):
+        failures += share
+        if failures >= 10:
+            failures -= 10
+            rule.failed(0.0, f"r{number}", f"r{number}")
+        else:
+            rule.answered(0.0)
+    rule.answered(0.0)
+    run = 0
+    while rule.stopped_at is None:
+        run += 1
+        rule.failed(1.0, f"x{run}", f"x{run}")
+    assert abs(run - enough) <= enough // 4
+
+
+def test_an_outage_is_not_what_is_usual():
+    """What failed in an outage does not make the next one harder to see."""
+    rule = run([*FIVE * 10, ("A", "x", 9.0), *FIVE])
+    assert rule.stopped_at is not None
+
+
 def test_a_shorter_max_delay_caps_the_interval():
     """Probes are no rarer than retries would be."""
     rule = run([*FIVE, ("S", "p", 2.0), ("F", "p", 2.0)], RetryPolicy(base_delay=0.1, max_delay=0.15))

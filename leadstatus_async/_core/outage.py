@@ -1,9 +1,10 @@
 """Whether the server is down, and when to look again: a state machine without a clock.
 
 Five failures in a row of the server or of the way to it, from at least two requests, stop all
-sending. Then one probe at a time goes out, at a growing interval; any other answer ends it. The
-first probe is what makes it an outage: where something in flight is answered before, it was none.
-Whether a failure is one of those counted is `counts`; the shell waits, sends and gives up.
+sending; more where failing is usual, so that chance is not taken for an outage. Then one probe at a
+time goes out, at a growing interval; any other answer ends it. The first probe is what makes it an
+outage: where something in flight is answered before, it was none. Whether a failure is one of those
+counted is `counts`; the shell waits, sends and gives up.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 RUN = 5
+_CHANCE = 1e-5  # how likely a run may be by chance, where a share of all requests fails anyway
+_LONGEST_RUN = 40  # is an outage, whatever was usual before
+_MEMORY = 0.05  # weight of one answer in that share
 PROBE_INTERVAL = 4.5  # seconds between two probes at most: a server that is back is noticed within five
 
 
@@ -44,12 +48,14 @@ class Outage:
         "_probes",
         "_run",
         "_several",
+        "_usual",
         "stopped_at",
     )
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._last_answer: float | None = None
+        self._usual = 0.0  # share of failures in what came before the present run
         self.reset()
 
     def reset(self) -> None:
@@ -93,7 +99,7 @@ class Outage:
         self._run += 1
         self._first = self._first or origin
         self._several |= origin is not self._first
-        if self.stopped_at is None and self._run >= RUN and self._several:
+        if self.stopped_at is None and self._run >= self._enough() and self._several:
             self.stopped_at = now
             since = now if self._last_answer is None else self._last_answer
             self._next_probe = max(now, since + self._policy.base_delay)
@@ -101,6 +107,10 @@ class Outage:
 
     def answered(self, now: float) -> None:
         """Note any other answer but a 429: the run is over, and the outage with it."""
+        if self.stopped_at is None:
+            answers = self._run + 1
+            weight = 1.0 - (1.0 - _MEMORY) ** answers
+            self._usual += weight * (self._run / answers - self._usual)
         self.reset()
         self._last_answer = now
 
@@ -127,6 +137,12 @@ class Outage:
         self._probe, self._probed_at = request, now
         self._probes += 1
         return self._probes == 1
+
+    def _enough(self) -> int:
+        """Return how many failures in a row are no chance any more."""
+        if self._usual <= 0.0:
+            return RUN
+        return min(_LONGEST_RUN, max(RUN, math.ceil(math.log(_CHANCE) / math.log(self._usual))))
 
     def _over(self, now: float) -> None:
         """Take it that the probe is back: the interval to the next counts from when it was sent."""

@@ -155,7 +155,7 @@ class Attempts:
 
     def _failed(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> None:
         stale = failure.early and self._may_be_stale(chunk, failure)
-        if failure.stale:
+        if failure.stale and self._policy.max_attempts > 1:
             chunk.attempts -= 1
         elif failure.early:
             chunk.disconnects += 1

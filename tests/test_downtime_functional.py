@@ -202,6 +202,17 @@ async def test_sixteen_stale_connections_cost_nothing(server, make_session, coun
     assert {event.attempt for event in seen if isinstance(event, events.AttemptFinished)} == {1}
 
 
+async def test_without_retries_a_stale_connection_is_an_error_too(server, make_session):
+    """max_attempts=1 sends nothing twice, whatever the reason."""
+    session = make_session(retry=RetryPolicy(max_attempts=1))
+    campaign = session.campaign("a", "c")
+    server.fault("stale-keep-alive")
+    await campaign.get("warm")
+    with pytest.raises(APIConnectionError):
+        await campaign.get("x")
+    assert server.count == 2
+
+
 async def test_gets_are_told_while_the_server_states_a_long_pause(server, make_session):
     """A 503 that states a pause of ten seconds: no probe may go before, but no web request waits for it."""
     session = make_session(chunk_size=1)

@@ -339,7 +339,7 @@ CASES = [
         FAR,
         800,
         20,
-        share=0.04,
+        share=0.045,
     ),
     Case("40/s, locked 30 s", lambda _: Locking(FixedWindow(40), 30), FAR, 800, 20, share=0.05),
     Case("20 per 2 s, fixed", lambda _: FixedWindow(20, 2), RateLimit(33), 1000, 100),
@@ -351,7 +351,7 @@ CASES = [
         1200,
         options=STATED,
     ),
-    Case("60 per 60 s, fixed", lambda _: FixedWindow(60, 60), RateLimit(10), 1200, 1200, share=0.06),
+    Case("60 per 60 s, fixed", lambda _: FixedWindow(60, 60), RateLimit(10), 1200, 1200, share=0.065),
     Case(
         "fixed, 40/s, IETF headers",
         lambda _: FixedWindow(40),

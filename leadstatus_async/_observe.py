@@ -40,11 +40,6 @@ class Observer:
         self._callback = callback
         self._complained = False
 
-    @property
-    def watching(self) -> bool:
-        """Whether events are wanted at all."""
-        return self._callback is not None
-
     def attempt_finished(
         self, call: Call, chunk: Chunk, outcome: Received | Failure, answer: Rows | Failure, seconds: float
     ) -> None:
@@ -88,9 +83,8 @@ class Observer:
         self._emit(events.Paused, seconds, reason)
 
     def rate_changed(self, before: RateLimitState, after: RateLimitState) -> None:
-        """Tell that the rate is another than before, if it is; the limiter logs it."""
-        if before.rate != after.rate:
-            self._emit(events.RateChanged, before.rate, after.rate, after.reason)
+        """Tell that the rate is another than before; the limiter logs it."""
+        self._emit(events.RateChanged, before.rate, after.rate, after.reason)
 
     def outage_started(self, error: str) -> None:
         """Tell that the server seems down and is probed."""

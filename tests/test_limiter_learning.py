@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import pytest
+
 from leadstatus_async import RateLimit
 from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_time import run
@@ -103,6 +105,32 @@ def test_headers_slow_and_let_go():
         times = await grants(limiter, 3)
         assert times[-1] - times[0] >= 1.0 - 1e-9
         limiter.observe(200, loop.time(), {})
+        assert limiter.state.rate == 10
+
+    run(main)
+
+
+@pytest.mark.parametrize("asked", ["acquire", "wait_time", "state", "ring"])
+def test_what_headers_said_of_a_window_ends_with_it(asked):
+    """Nothing left for 30 s, says the last answer; an hour later nobody is slowed by that."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        limiter = TokenBucketLimiter(RateLimit(10))
+        used_up = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "30"}
+        await limiter.acquire()
+        limiter.observe(200, loop.time(), used_up)
+        assert limiter.state.rate == 1
+        if asked == "ring":  # who waits while the window ends goes on at the full rate
+            times = await grants(limiter, 60)
+            assert times[-1] - times[-20] < 3
+            return
+        await asyncio.sleep(3600)
+        if asked == "acquire":
+            times = await grants(limiter, 20)
+            assert times[-1] - times[0] < 3
+        elif asked == "wait_time":
+            assert limiter.wait_time(ahead=19) < 3
         assert limiter.state.rate == 10
 
     run(main)

@@ -27,7 +27,7 @@ from leadstatus_async._core.retry import (
     unstated_pause,
 )
 from leadstatus_async._core.wire import Failure, Sort, decipher
-from leadstatus_async._permits import limiter_trusted
+from leadstatus_async._permits import limiter_failed
 from leadstatus_async._transport import Received
 from leadstatus_async.errors import LeadStatusError, LimiterError, own_copy
 
@@ -137,10 +137,15 @@ class Attempts:
         call.answered(chunk, merged, answer.trace_id)
 
     def _observe(self, received: Received, sent_at: float) -> None:
-        with limiter_trusted():
-            before = self._engine.limiter.state
-            self._engine.limiter.observe(received.status, sent_at, received.headers)
-            after = self._engine.limiter.state
+        limiter = self._engine.limiter
+        try:
+            before = limiter.state
+            limiter.observe(received.status, sent_at, received.headers)
+            after = limiter.state
+        except LeadStatusError:
+            raise
+        except Exception as broken:
+            raise limiter_failed(broken) from broken
         if after.rate != before.rate:
             self._observer.rate_changed(before, after)
             if (after.rate or math.inf) < (before.rate or math.inf):
@@ -243,9 +248,13 @@ class Attempts:
         stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
         reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
         seconds = min(seconds, _LONGEST_PAUSE)
-        with limiter_trusted():
+        try:
             before = self._engine.limiter.state.paused_for
             self._engine.limiter.pause(seconds, reason)
+        except LeadStatusError:
+            raise
+        except Exception as broken:
+            raise limiter_failed(broken) from broken
         if not before or seconds >= before + _WORTH_TELLING:
             self._observer.paused(seconds, reason)
         self._trim()

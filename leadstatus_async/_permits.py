@@ -10,7 +10,6 @@ the limiter, which keeps sessions that share a limiter first come, first served.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -19,7 +18,7 @@ from leadstatus_async.limiter import seconds_until
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
 
     from leadstatus_async._call import Call
     from leadstatus_async._core.ledger import Chunk
@@ -56,16 +55,9 @@ class Entry(Protocol):
         ...
 
 
-@contextlib.contextmanager
-def limiter_trusted() -> Iterator[None]:
-    """Turn whatever a limiter raises, its own refusals apart, into a `LimiterError` that names it."""
-    try:
-        yield
-    except LeadStatusError:
-        raise
-    except Exception as broken:  # a lent limiter may raise anything, and no caller may hang for that
-        message = f"the limiter failed: {type(broken).__name__}; nothing is sent without it"
-        raise LimiterError(message) from broken
+def limiter_failed(broken: Exception) -> LimiterError:
+    """Return what callers are told when a limiter, which may be a lent one, raises what it should not."""
+    return LimiterError(f"the limiter failed: {type(broken).__name__}; nothing is sent without it")
 
 
 class Permits:
@@ -111,8 +103,12 @@ class Permits:
         """
         if requests < 1:
             return 0.0
-        with limiter_trusted():
+        try:
             return seconds_until(self._limiter, requests - 1 - (self._standing is not None))
+        except LeadStatusError:
+            raise
+        except Exception as broken:
+            raise limiter_failed(broken) from broken
 
     def stand(self, entry: Entry, *, first: bool = False) -> None:
         """Queue an entry that has something to send; it keeps its turn if it stands already.
@@ -211,8 +207,7 @@ class Permits:
         """Wait for a token, then take what goes out on it; None when nothing waits any more."""
         try:
             while self._queue:
-                with limiter_trusted():
-                    await self._limiter.acquire(max_pause=self._max_pause)
+                await self._limiter.acquire(max_pause=self._max_pause)
                 if self._owed:
                     self._owed -= 1
                     continue
@@ -228,8 +223,10 @@ class Permits:
             if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
                 raise
             self.turn_all_away(LimiterError("the limiter's acquire was cancelled, and not by this session"))
-        except LimiterError as broken:
-            self.turn_all_away(broken)
+        except Exception as broken:  # noqa: BLE001 - whatever a limiter raises, no caller may hang
+            error = limiter_failed(broken)
+            error.__cause__ = broken
+            self.turn_all_away(error)
         return None
 
     async def _take(self) -> Granted | None:

@@ -142,8 +142,6 @@ class Attempts:
             before = limiter.state
             limiter.observe(received.status, sent_at, received.headers)
             after = limiter.state
-        except LeadStatusError:
-            raise
         except Exception as broken:
             raise limiter_failed(broken) from broken
         if after.rate != before.rate:
@@ -251,8 +249,6 @@ class Attempts:
         try:
             before = self._engine.limiter.state.paused_for
             self._engine.limiter.pause(seconds, reason)
-        except LeadStatusError:
-            raise
         except Exception as broken:
             raise limiter_failed(broken) from broken
         if not before or seconds >= before + _WORTH_TELLING:

@@ -105,8 +105,6 @@ class Permits:
             return 0.0
         try:
             return seconds_until(self._limiter, requests - 1 - (self._standing is not None))
-        except LeadStatusError:
-            raise
         except Exception as broken:
             raise limiter_failed(broken) from broken
 

@@ -538,3 +538,18 @@ async def test_a_limiter_that_breaks_in_mid_call_loses_nothing(server, make_sess
     assert [outcome.ok for outcome in result[:3]] == [True] * 3
     assert {type(failure.error) for failure in result.failures} == {LimiterError}
     assert isinstance(result.failures[0].error.__cause__, ValueError)
+
+
+async def test_a_limiter_that_cannot_tell_the_time_is_named(make_session):
+    """Its `wait_time` raises before anything is sent: the caller is told by a `LimiterError`."""
+
+    class Timeless(TokenBucketLimiter):
+        def wait_time(self, ahead=0):
+            raise ValueError("mine")
+
+    session = make_session(rate_limit=Timeless(RateLimit(10)))
+    with pytest.raises(LimiterError, match="ValueError"):
+        await session.campaign("a", "c").get_many(["x"], deadline=5)
+    with pytest.raises(LimiterError, match="ValueError"):
+        await session.campaign("a", "c").get("x", deadline=5)
+    assert session.stats.requests == 0

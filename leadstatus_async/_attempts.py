@@ -63,6 +63,7 @@ class Attempts:
         self._web: asyncio.TimerHandle | None = None
         self._last_error = LeadStatusError()
         self._answers = 0
+        self._served_at = -math.inf  # when the latest of the requests that were answered was sent
         self._excused = 0  # connections lost since the last answer that may have been stale ones
         self._paid = 0  # retries paid for by those who wait whether this will be an outage
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
@@ -123,13 +124,13 @@ class Attempts:
             answer = outcome
         self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
         if isinstance(answer, Failure):
-            if chunk.answers_before is None:
-                chunk.answers_before = self._answers
+            chunk.failed_at = now if chunk.failed_at is None else chunk.failed_at
             self._failed(call, chunk, answer, now, sent_at)
             return
-        self._alive(now)
+        self._alive(chunk, now)
         self._budget.earn()
         self._answers += 1
+        self._served_at = max(self._served_at, sent_at)
         asked = call.ledger.lead_ids[chunk.start : chunk.stop]
         merged = merge(asked, answer, attempts=chunk.attempts, waited=chunk.waited)
         for tally in call.tallies:
@@ -149,12 +150,15 @@ class Attempts:
             if (after.rate or math.inf) < (before.rate or math.inf):
                 self._trim()
 
-    def _alive(self, now: float) -> None:
+    def _alive(self, chunk: Chunk, now: float) -> None:
         """Note an answer that shows the server up and not throttling."""
         self._throttle.end()
         self._excused = 0
-        self._end_outage(now, answered=True)
-        self.outage.answered(now)
+        if self.outage.probes(chunk):
+            self._end_outage(now, answered=True)
+        self.outage.answered(now, chunk)
+        if self.outage.stopped_at is not None:
+            self._engine.permits.wake()
 
     def _failed(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> None:
         stale = failure.early and self._may_be_stale(chunk, failure)
@@ -175,7 +179,7 @@ class Attempts:
             if self._down(call, chunk, failure, now):
                 return
         else:
-            self._alive(now)
+            self._alive(chunk, now)
         self._decide(call, chunk, failure, now, stale=stale)
         status = getattr(failure.error, "status", None)
         if status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after:
@@ -265,12 +269,13 @@ class Attempts:
     def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
         """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
 
-        Others that were answered since a request first failed show that it fails by itself. What was in
-        flight costs attempts but no budget, if it is an outage, and a probe neither; but while the server
-        has never answered, probes are the attempts of one request, and when they are spent, so is the outage.
+        Others that were sent since a request first failed, and answered, show that it fails by itself.
+        What was in flight costs attempts but no budget, if it is an outage, and a probe neither; but while
+        the server has never answered, probes are the attempts of one request, and when they are spent, so
+        is the outage.
         """
         begins = self.outage.stopped_at is None
-        if begins and self._answers > (chunk.answers_before or 0):
+        if begins and chunk.failed_at is not None and self._served_at > chunk.failed_at:
             return False
         was_probe = self.outage.failed(now, chunk, chunk.origin or chunk)
         self._last_error = failure.error
@@ -279,7 +284,7 @@ class Attempts:
         if self._patience is None:
             self._patience = call.loop.call_later(self._policy.max_outage, self._give_up)
         self._watch_gets()
-        if failure.sort is not Sort.PASSING or not self._afforded():
+        if failure.sort is not Sort.PASSING or not (was_probe or self._afforded()):
             return False
         if was_probe and self.outage.ever_answered:
             chunk.attempts -= 1 + (self._engine.transport.hidden_attempts if failure.early else 0)
@@ -291,7 +296,7 @@ class Attempts:
                 self._give_up()
             return True
         call.held(chunk, first=not self.outage.ever_answered)
-        if was_probe:
+        if was_probe and self.outage.announced:
             self._engine.turn_gets_away(failure.error)
         return True
 

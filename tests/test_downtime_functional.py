@@ -328,3 +328,26 @@ async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make
     await server.wait_for_requests(16)
     server.release()
     assert len((await job).statuses) == 50
+
+
+async def test_a_server_that_shuts_down_costs_no_lead(server, make_session):
+    """What it had taken it answers, one by one, and nothing new: whatever fails waits for its return."""
+    seen = []
+    policy = RetryPolicy(base_delay=0.5, max_attempts=3, max_outage=30)
+    session = make_session(chunk_size=1, retry=policy, on_event=seen.append)
+    campaign = session.campaign("a", "c")
+    await campaign.get("warm")
+    taken = []
+    for number in range(8):
+        server.latency = 0.1 + 0.05 * number
+        taken.append(asyncio.create_task(campaign.get_many([f"early{number}"])))
+        await server.wait_for_requests(2 + number)
+    server.latency = 0
+    server.fault("503", times=None)
+    job = asyncio.create_task(campaign.get_many(leads(100)))
+    assert [len((await each).statuses) for each in taken] == [1] * 8
+    await until(lambda: any(isinstance(event, events.OutageStarted) for event in seen))
+    server.clear_faults()
+    assert len((await job).statuses) == 100
+    refused = sum(request.status == 503 for request in server.requests)
+    assert refused <= 8 + 4 + 8 + 1, "the free slots, twice four of them, a trial for each answer, a probe"

@@ -394,7 +394,7 @@ async def test_pieces_by_hand(server, make_session):
     spent = Failure(ServerError(500), Sort.PASSING)
     assert engine.attempts._down(call, chunk, spent, engine.loop.time()), "its last attempt, in an outage"
     assert not call.ledger.outcomes[0].ok
-    engine.attempts._alive(engine.loop.time())
+    engine.attempts.close()
 
     session.limiter.pause(5, "test")
     waiting = asyncio.create_task(campaign.get("x"))

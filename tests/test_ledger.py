@@ -384,11 +384,11 @@ def test_enveloped_400_is_bisected():
     """A chunk refused by a 400 of ours is cut in two, the larger half first; both are new requests."""
     ledger, limits = open_ledger(5, 5)
     chunk = take(ledger)
-    chunk.attempts, chunk.answers_before = 3, 17
+    chunk.attempts, chunk.failed_at = 3, 17.0
     refuse(ledger, chunk)
     halves = [take(ledger), take(ledger)]
     assert spans(halves) == [(0, 3), (3, 5)]
-    assert [(half.attempts, half.answers_before) for half in halves] == [(0, 17), (0, 17)]
+    assert [(half.attempts, half.failed_at) for half in halves] == [(0, 17.0), (0, 17.0)]
     assert [half.target for half in halves] == [WHERE.target(names(3)), WHERE.target(names(5)[3:])]
     assert ledger.splits == 1
     assert limits.chunk_size == 5

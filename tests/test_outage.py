@@ -30,7 +30,7 @@ def run(script, policy=POLICY):
         if what == "F":
             rule.failed(at, request, sys.intern(name.split("/")[0]))
         elif what == "A":
-            rule.answered(at)
+            rule.answered(at, request)
         elif what == "S":
             rule.sent(at, request)
         elif what == "B":
@@ -66,6 +66,12 @@ FIVE = [("F", f"r{number}", 1.0) for number in range(5)]
         ([*FIVE, ("S", "p1", 1.5), ("B", "other", 1.6)], 1.6, math.inf),
         ([*FIVE, ("S", "p1", 1.5), ("U", "other", 1.6)], 1.6, math.inf),
         ([*FIVE, ("S", "p1", 1.5), ("A", "p1", 1.6)], 1.6, 0.0),
+        ([*FIVE, ("A", "late", 1.2), ("S", "t", 1.2)], 1.2, math.inf),
+        ([*FIVE, ("A", "late", 1.2), ("S", "t", 1.2), ("F", "t", 1.3)], 1.3, 0.4),
+        ([*FIVE, ("A", "late", 1.2), ("S", "t", 1.2), ("A", "t", 1.3), ("S", "x", 1.3)], 1.3, 0.0),
+        ([*FIVE, ("S", "p1", 1.5), ("A", "late", 1.6)], 1.6, math.inf),
+        ([*FIVE, ("S", "p1", 1.5), ("A", "late", 1.6), ("F", "p1", 1.7)], 1.7, 0.8),
+        ([*FIVE, ("S", "p1", 1.5), ("F", "p1", 1.6), ("A", "late", 1.7)], 1.7, 0.0),
     ],
     ids=[
         "nothing", "four", "five", "five-and-base-delay", "one-request-only", "two-requests", "halves-of-one",
@@ -73,6 +79,8 @@ FIVE = [("F", f"r{number}", 1.0) for number in range(5)]
         "probe-counts-from-last-answer", "long-after-last-answer", "answered-in-flight", "probe-under-way",
         "probe-failed", "slow-probe-failed", "older-failure", "probe-throttled-or-cut",
         "probe-met-a-stale-connection", "somebody-else-did", "somebody-else-cut", "probe-answered",
+        "one-tries", "one-tried-in-vain", "one-tried-well", "answered-late-while-one-probes",
+        "and-that-fails", "answered-late-between-probes",
     ],
 )  # fmt: skip
 def test_when_the_next_request_may_go(script, now, wait):
@@ -93,7 +101,16 @@ def test_probes_come_at_a_growing_interval_that_stays_below_five_seconds():
     assert gaps == pytest.approx([0.5, 1, 2, 4, 4.5, 4.5, 4.5])
 
 
-@pytest.mark.parametrize(("share", "enough"), [(0, 5), (1, 5), (3, 10), (5, 17), (7, 33)])
+def test_who_only_tries_makes_it_no_outage():
+    """The first probe does; a request that goes because one of before was answered is none."""
+    rule = run([*FIVE, ("A", "late", 1.2)])
+    assert not rule.sent(1.2, "t")
+    assert rule.failed(1.3, "t", "t")
+    assert not rule.announced
+    assert rule.sent(1.7, "p")
+
+
+@pytest.mark.parametrize(("share", "enough"), [(0, 5), (1, 5), (3, 10), (5, 17), (7, 17)])
 def test_where_failing_is_usual_a_run_must_be_longer(share, enough):
     """Of ten answers so many fail, well mixed: five in a row may be chance, so many more are not."""
     rule = Outage(POLICY)
@@ -104,8 +121,8 @@ def test_where_failing_is_usual_a_run_must_be_longer(share, enough):
             failures -= 10
             rule.failed(0.0, f"r{number}", f"r{number}")
         else:
-            rule.answered(0.0)
-    rule.answered(0.0)
+            rule.answered(0.0, "a")
+    rule.answered(0.0, "a")
     run = 0
     while rule.stopped_at is None:
         run += 1

@@ -35,12 +35,11 @@ class Chunk:
     """One request: a range of the ledger, and what has happened to it.
 
     Attributes:
-        answers_before: how many answers the session had had when this, or what it is half of, first
-            failed; None until then.
         start, stop: positions in the ledger.
         target: the request target last sent.
         attempts: how often it has been sent.
         disconnects: how often the connection was lost before any byte of an answer.
+        failed_at: when this, or what it is half of, first failed, in loop time; None until then.
         failed: it waits for a retry, because the last attempt failed (a 429 is no failure).
         last: it is not sent again, since what else waited has been given up.
         origin: what it was before it was cut; None for itself, which would be a cycle.
@@ -50,11 +49,11 @@ class Chunk:
     """
 
     __slots__ = (
-        "answers_before",
         "attempts",
         "bisection",
         "disconnects",
         "failed",
+        "failed_at",
         "last",
         "origin",
         "outdone",
@@ -69,7 +68,7 @@ class Chunk:
         self.start = start
         self.stop = stop
         self.target = ""
-        self.answers_before: int | None = None
+        self.failed_at: float | None = None
         self.attempts = 0
         self.disconnects = 0
         self.failed = self.last = False
@@ -306,7 +305,7 @@ class Ledger:
         self._bisection = _Bisection(chunk, larger=middle - chunk.start)
         for start, stop in ((chunk.start, middle), (middle, chunk.stop)):
             half = Chunk(start, stop, chunk.ready_at, self._bisection)
-            half.answers_before, half.origin = chunk.answers_before, chunk.origin or chunk
+            half.failed_at, half.origin = chunk.failed_at, chunk.origin or chunk
             half.waited = chunk.waited
             self._halves.append(half)
 

@@ -2,9 +2,10 @@
 
 Five failures in a row of the server or of the way to it, from at least two requests, stop all
 sending; more where failing is usual, so that chance is not taken for an outage. Then one probe at a
-time goes out, at a growing interval; any other answer ends it. The first probe is what makes it an
-outage: where something in flight is answered before, it was none. Whether a failure is one of those
-counted is `counts`; the shell waits, sends and gives up.
+time goes out, at a growing interval, and its answer ends it. The first probe is what makes it an
+outage. What is in flight may still be answered by a server that takes nothing new, as one does that
+shuts down: such an answer lets one request try at once, and where that is answered it was no outage.
+Whether a failure is one of those counted is `counts`; the shell waits, sends and gives up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 RUN = 5
 _CHANCE = 1e-5  # how likely a run may be by chance, where a share of all requests fails anyway
-_LONGEST_RUN = 40  # is an outage, whatever was usual before
+_LONGEST_RUN = 17  # is an outage, whatever was usual before: a chance of 1e-5 where every other request fails
 _MEMORY = 0.05  # weight of one answer in that share
 PROBE_INTERVAL = 4.5  # seconds between two probes at most: a server that is back is noticed within five
 
@@ -48,6 +49,7 @@ class Outage:
         "_probes",
         "_run",
         "_several",
+        "_trial",
         "_usual",
         "stopped_at",
     )
@@ -66,6 +68,7 @@ class Outage:
         self.stopped_at: float | None = None
         self._probes = 0
         self._probe: object = None
+        self._trial = False  # the next to go only tries whether it is one
         self._probed_at = self._next_probe = 0.0
 
     @property
@@ -93,7 +96,7 @@ class Outage:
         """
         if not self.enabled:
             return False
-        was_probe = self._probe is not None and request is self._probe
+        was_probe = self.probes(request)
         if was_probe:
             self._over(now)
         self._run += 1
@@ -105,23 +108,34 @@ class Outage:
             self._next_probe = max(now, since + self._policy.base_delay)
         return was_probe
 
-    def answered(self, now: float) -> None:
-        """Note any other answer but a 429: the run is over, and the outage with it."""
+    def probes(self, request: object) -> bool:
+        """Whether `request` is the probe on its way."""
+        return self._probe is not None and request is self._probe
+
+    def answered(self, now: float, request: object) -> None:
+        """Note any other answer but a 429: the run is over, and the outage with it.
+
+        Of a request that was sent before sending stopped, it only lets one request try at once.
+        """
+        self._last_answer = now
+        if self.stopped_at is not None and not self.probes(request):
+            if self._probe is None:
+                self._trial, self._next_probe = True, now
+            return
         if self.stopped_at is None:
             answers = self._run + 1
             weight = 1.0 - (1.0 - _MEMORY) ** answers
             self._usual += weight * (self._run / answers - self._usual)
         self.reset()
-        self._last_answer = now
 
     def untold(self, now: float, request: object) -> None:
         """Note that a request ended without telling anything: a 429, or cut off by its caller."""
-        if self._probe is not None and request is self._probe:
+        if self.probes(request):
             self._over(now)
 
     def again(self, now: float, request: object) -> None:
         """Note that a request met a stale connection: the probe, if it was that, may be sent again."""
-        if self._probe is not None and request is self._probe:
+        if self.probes(request):
             self._probe, self._next_probe = None, now
 
     def wait(self, now: float) -> float:
@@ -135,6 +149,9 @@ class Outage:
         if self.stopped_at is None:
             return False
         self._probe, self._probed_at = request, now
+        if self._trial:
+            self._trial = False
+            return False
         self._probes += 1
         return self._probes == 1
 

@@ -152,7 +152,7 @@ class TokenBucketLimiter:
             return
         before = self._controller.rate
         hint = rate_hint(headers, status, now=time.time())  # an epoch needs the wall clock, nothing else does
-        self._controller.observe(self._bound().time(), status, sent_at, hint)
+        self._controller.observe(self._bound().time(), status, sent_at, hint, paused_until=self._paused_until)
         if self._controller.rate != before:
             self._follow(self._controller)
 

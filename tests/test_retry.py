@@ -178,7 +178,7 @@ def test_unstated_pause_stays_in_its_bounds(policy, count, dice):
     """A pause that nobody stated grows with the count, is capped, and never shorter than half of that."""
     pause = unstated_pause(count, -math.inf, policy, dice)
     longest = max(policy.max_delay, min(3.2 * policy.max_delay, policy.max_retry_after))
-    bound = min(longest, policy.base_delay * 1.7 ** min(count - 1, 60))
+    bound = min(longest, 0.5 * policy.base_delay * 1.7 ** min(count - 1, 60))
     assert bound / 2 <= pause <= bound
     assert unstated_pause(count, 0.0, policy, 0.0) <= unstated_pause(count + 1, 0.0, policy, 0.0)
 
@@ -187,7 +187,16 @@ def test_an_unstated_pause_ends_where_patience_does():
     """No pause reaches beyond `max_outage`, but none is shorter than `base_delay` for that."""
     policy = RetryPolicy(base_delay=0.5, max_delay=20, max_outage=60)
     pauses = [unstated_pause(8, over, policy, 1.0) for over in (0.0, 50.0, 59.9, 70.0)]
-    assert pauses == [0.5 * 1.7**7, 10.0, 0.5, 0.5]
+    assert pauses == [0.25 * 1.7**7, 10.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("over", "count", "pause"), [(26, 3, 0.25 * 1.7**2), (26, 6, 33), (0, 10, 33), (28, 1, 32), (400, 10, 64)]
+)
+def test_half_the_patience_is_spent_in_one_pause(over, count, pause):
+    """What would end in its second half sits out a lock-out that asking prolongs; a minute at most."""
+    policy = RetryPolicy(base_delay=0.5, max_delay=20, max_outage=600 if over == 400 else 60)
+    assert unstated_pause(count, over, policy, 1.0) == pytest.approx(pause)
 
 
 @given(
@@ -249,6 +258,19 @@ def test_run_of_429s_is_timed_from_its_first():
     """Without stated pauses, the run's age is the time since its first 429; the caller compares it."""
     run = ThrottleRun()
     assert [run.note(now, now - 0.1, None) for now in (100.0, 101.0, 103.5, 160.5)] == [0.0, 1.0, 3.5, 60.5]
+
+
+def test_a_long_run_of_429s_is_remembered_for_a_while():
+    """Who had to ask six times begins as if at the fifth the next time; a short run is forgotten."""
+    run, counts, now = ThrottleRun(), [], 0.0
+    for asked in (6, 1, 1, 1, 2, 1):
+        for _ in range(asked):
+            now += 1
+            run.note(now, now - 0.1, None)
+        counts.append(run.count)
+        run.end()
+        run.end()
+    assert counts == [6, 5, 4, 3, 3, 2]
 
 
 def test_a_burst_of_429s_is_one_moment():

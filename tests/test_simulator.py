@@ -50,7 +50,7 @@ def test_the_controller_is_what_makes_the_difference(rows):
     """The same client without it is refused at least five times as often: the model can fail."""
     case = CASES[0]
     client = Client(case.server(1000.0), case.limit, start=1000.0)
-    client.controller.observe = lambda *_: None
+    client.controller.observe = lambda *_, **__: None
     assert client.ask(case.requests).refused > 5 * max(run.refused for run in rows[0].runs)
 
 

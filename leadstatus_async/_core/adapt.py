@@ -27,11 +27,11 @@ _BELOW = 0.97  # of the ceiling: where the rate settles
 _BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
 _SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
 _CLIMB = 0.2  # a probe grows by so much per second
-_SAME = 1.05  # of the ceiling: a probe confirms it, unless as much passed in the second before the last
-_PATIENCE, _LONGEST, _RARER = 8.0, 60.0, 1.25  # seconds below the ceiling before a probe: first, last, growth
-_SOON = 2.0  # the same, where the ceiling is known from less than a second of work
-_COST = 15.0  # a lock-out of 5 s is risked every six minutes, one of 30 s every hour at most:
-_RARELY = 3600.0  # cost times the square of the episode's seconds, up to this
+_SAME = 1.1  # of the ceiling: a probe confirms it, unless as much passed in the second before the last
+_PATIENCE, _LONGEST, _RARER = 3.0, 60.0, 1.4  # seconds below the ceiling before a probe: first, last, growth
+_SHARE = 0.015  # of all requests: what probes that are refused may cost, where the way is long
+_COST = 10.0  # a pause of a second is risked every ten seconds, a lock-out of 5 s every twenty minutes,
+_RARELY = 3600.0  # and none more than once an hour: cost times the cube of the seconds of the episode
 _IDLE = 2.0  # seconds without a request that end a stretch of work
 _BUSY = 16  # answers: enough to measure by; also the requests in flight that growth is credited for
 _SLOWEST = 1 / 60  # requests per second: below that it is for the pauses to hold back
@@ -65,8 +65,18 @@ class Controller:
         self._aim = math.inf
         self._grown_at = self._held = 0.0
         self._patience = _PATIENCE
+        self._refusals = 0  # since the last episode began
+        self._refused_at = -math.inf
 
-    def observe(self, now: float, status: int, sent_at: float, hint: RateHint | None = None) -> None:
+    def observe(
+        self,
+        now: float,
+        status: int,
+        sent_at: float,
+        hint: RateHint | None = None,
+        *,
+        paused_until: float = math.inf,
+    ) -> None:
         """Learn from an answer.
 
         Args:
@@ -74,6 +84,7 @@ class Controller:
             status: of the answer; a 5xx says nothing about the rate.
             sent_at: when its request was sent.
             hint: what its rate-limit headers say.
+            paused_until: end of the last pause; when nothing was sent after that, nobody was kept from it.
         """
         self._hinted = math.inf if hint is None else self._heed(hint)
         self._hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
@@ -81,7 +92,7 @@ class Controller:
         if status == 429:
             jump = self._refused(now, sent_at)
         elif status < 500:
-            jump = self._admitted(now, sent_at)
+            jump = self._admitted(now, sent_at, paused_until)
         self._publish(jump=jump)
 
     def expire(self, now: float) -> bool:
@@ -104,24 +115,28 @@ class Controller:
 
     def _refused(self, now: float, sent_at: float) -> bool:
         """Cut, unless this 429 belongs to an episode already seen."""
+        self._refusals += 1
+        self._refused_at = now
         if self._episode is not None or sent_at < self._fresh:
             return False
+        self._refusals = 1
         failed = min(self.rate, 2 * self._stretch.rate(now))
         before = self._stretch.admitted(sent_at - 2.0, sent_at - 1.0)
         confirmed = self._probing and self.ceiling is not None and before <= _SAME * self.ceiling + 1
-        self._episode = _Episode(now, sent_at, failed, confirmed)
+        self._episode = _Episode(now, sent_at, failed, self._probing, confirmed)
         self.ceiling = self.ceiling if confirmed else failed
         # One request at a time, if that is slower, until one passes: what is in flight may be refused.
         self._learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self._slowest)
         return True
 
-    def _admitted(self, now: float, sent_at: float) -> bool:
+    def _admitted(self, now: float, sent_at: float, paused_until: float) -> bool:
         episode = self._episode
         self._stretch.add(sent_at, None if episode else self.rate)
         if episode is None:
             self._grow(now)
         elif sent_at >= episode.began:
             self._resume(episode, now, sent_at)
+            self._patience = self._worth(episode, min(now, paused_until + _IDLE))
             return True
         return False
 
@@ -134,17 +149,19 @@ class Controller:
         if second >= least and not episode.confirmed:
             self.ceiling = min(failed, second)
         self._aim = _BELOW * (self.ceiling or failed)
-        rate = self._aim if shown else min(self._borne(episode, sent_at, second), self._aim)
+        climbed = episode.probed and not episode.confirmed
+        rate = self._aim if shown or climbed else min(self._borne(episode, sent_at, second), self._aim)
         self._learned = max(rate, self._slowest)
-        if episode.confirmed:
-            patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience))
-        else:
-            patience = _PATIENCE if self._stretch.lasted(until) >= 1.0 else _SOON
-        self._patience = max(patience, min(_RARELY, _COST * (now - episode.began) ** 2))
         self._episode = None
         self._fresh = self._grown_at = now
         self._held = 0.0
         self._stretch.restart(sent_at)
+
+    def _worth(self, episode: _Episode, over: float) -> float:
+        """Return the seconds before the next probe: the dearer the last was, until it was over, the rarer."""
+        patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience)) if episode.confirmed else _PATIENCE
+        refused = self._refusals / (_SHARE * self._aim) if episode.probed else 0.0
+        return max(patience, min(_RARELY, max(refused, _COST * (over - self._refused_at) ** 3)))
 
     def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
         """Return the rate that the server is likely to bear, where the last second does not show it."""
@@ -206,12 +223,14 @@ class _Episode(msgspec.Struct, frozen=True):
         began: when the first 429 came.
         sent_at: when its request was sent.
         failed: the rate that failed.
-        confirmed: whether it only confirmed the ceiling that was probed.
+        probed: whether that was above a ceiling known before.
+        confirmed: whether it only confirmed that.
     """
 
     began: float
     sent_at: float
     failed: float
+    probed: bool
     confirmed: bool
 
 

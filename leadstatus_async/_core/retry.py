@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 _UPWARD_JITTER = 0.1  # of a delay the server stated: clients told the same second must not return as one (d6)
 _MOST_JITTER = 1.0  # seconds: of a long pause a tenth would cost more than it spreads
 _LOCKED_OUT = 3.2  # times max_delay: a lock-out that each request prolongs must be waited out whole
+_FIRST = 0.5  # of base_delay: who is refused at the end of a window is let in again soon
+_FORGIVEN = 2  # pauses: where lock-outs or windows are long, each need not be found out from the start
 _GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept by as long as it lasts
+_SAT_OUT = 0.55  # of max_outage
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -81,18 +84,24 @@ class RetryBudget:
 
 
 class ThrottleRun:
-    """A run of nothing but 429s: how long it lasts beyond the pauses that the server itself stated."""
+    """A run of nothing but 429s: how long it lasts beyond the pauses that the server itself stated.
 
-    __slots__ = ("_excused_until", "_opened", "_since", "count")
+    Attributes:
+        count: by how much the next pause that nobody states has grown; 0 between runs.
+    """
+
+    __slots__ = ("_excused_until", "_kept", "_opened", "_since", "count")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = self._kept = 0
         self._since: float | None = None
         self._opened = 0.0
         self._excused_until = 0.0
 
     def end(self) -> None:
-        """Any other answer came."""
+        """Any other answer came: the next run begins two below where this one has ended, or at the start."""
+        if self.count:
+            self._kept = max(0, self.count - _FORGIVEN)
         self.count = 0
         self._since = None
         self._excused_until = 0.0
@@ -109,7 +118,7 @@ class ThrottleRun:
         over = 0.0
         if self._since is None:
             self._since = self._opened = now
-            self.count = 1
+            self.count = self._kept + 1
         elif sent_at >= self._opened:
             over = now - self._since
             self._opened = now
@@ -186,9 +195,12 @@ def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float) ->
     """Return the seconds to hold back at the `count`-th 429 in a row that states no pause.
 
     Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again. It
-    grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429, but not
-    beyond the end of `max_outage`, of which `over` seconds have passed.
+    grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429. One that would
+    end after a bit less than half of `max_outage`, of which `over` seconds have passed, is a bit longer
+    than half: where asking prolongs a lock-out, one of half our patience is over before that is.
     """
     longest = max(policy.max_delay, min(_LOCKED_OUT * policy.max_delay, policy.max_retry_after))
-    pause = (0.5 + 0.5 * dice) * min(longest, policy.base_delay * _GROWTH ** min(count - 1, 60))
-    return min(pause, max(policy.base_delay, policy.max_outage - over))
+    pause = (0.5 + 0.5 * dice) * min(longest, _FIRST * policy.base_delay * _GROWTH ** min(count - 1, 60))
+    if over + pause <= (1 - _SAT_OUT) * policy.max_outage:
+        return pause
+    return max(policy.base_delay, min(longest, _SAT_OUT * policy.max_outage, policy.max_outage - over))

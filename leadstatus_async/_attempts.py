@@ -124,7 +124,7 @@ class Attempts:
             answer = outcome
         self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
         if isinstance(answer, Failure):
-            chunk.failed_at = now if chunk.failed_at is None else chunk.failed_at
+            chunk.failed_at = min(chunk.failed_at, now)
             self._failed(call, chunk, answer, now, sent_at)
             return
         self._alive(chunk, now)
@@ -148,7 +148,7 @@ class Attempts:
         if after.rate != before.rate:
             self._observer.rate_changed(before, after)
             if (after.rate or math.inf) < (before.rate or math.inf):
-                self._trim()
+                self._engine.trim()
 
     def _alive(self, chunk: Chunk, now: float) -> None:
         """Note an answer that shows the server up and not throttling."""
@@ -257,14 +257,7 @@ class Attempts:
             raise limiter_failed(broken) from broken
         if not before or seconds >= before + _WORTH_TELLING:
             self._observer.paused(seconds, reason)
-        self._trim()
-
-    def _trim(self) -> None:
-        """Let every call fail at once what can no longer be asked before its deadline (b11)."""
-        for call in list(self._engine.calls):
-            call.trim()
-        for gets in list(self._engine.pending.values()):
-            gets.trim()
+        self._engine.trim()
 
     def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
         """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
@@ -275,7 +268,7 @@ class Attempts:
         is the outage.
         """
         begins = self.outage.stopped_at is None
-        if begins and chunk.failed_at is not None and self._served_at > chunk.failed_at:
+        if begins and self._served_at > chunk.failed_at:
             return False
         was_probe = self.outage.failed(now, chunk, chunk.origin or chunk)
         self._last_error = failure.error
@@ -343,8 +336,7 @@ class Attempts:
 
     def _charge_hidden(self, call: Call, chunk: Chunk, failure: Failure) -> None:
         """Count the request that aiohttp may have sent besides, on a borrowed session (a3)."""
-        hidden = self._engine.transport.hidden_attempts
-        if hidden:
+        if hidden := self._engine.transport.hidden_attempts:
             self._observer.hidden_attempt(call, chunk, failure)
         chunk.attempts += hidden
         self._engine.permits.owe(hidden)

@@ -158,6 +158,13 @@ class Engine:
                 call.endpoint, len(call.ledger.lead_ids), call.ledger.failed, call.stats()
             )
 
+    def trim(self) -> None:
+        """Let every call fail at once what can no longer be asked before its deadline (b11)."""
+        for call in list(self.calls):
+            call.trim()
+        for gets in list(self.pending.values()):
+            gets.trim()
+
     def turn_all_away(self, error: LeadStatusError) -> None:
         """Give up what waits, in every call: for a permit or in back-off; what is in flight may succeed."""
         self.permits.turn_all_away(error)

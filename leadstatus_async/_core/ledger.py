@@ -11,6 +11,7 @@ handed out, so that a server with a lower limit costs one lesson and not one per
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class Chunk:
         target: the request target last sent.
         attempts: how often it has been sent.
         disconnects: how often the connection was lost before any byte of an answer.
-        failed_at: when this, or what it is half of, first failed, in loop time; None until then.
+        failed_at: when this, or what it is half of, first failed, in loop time; infinity until then.
         failed: it waits for a retry, because the last attempt failed (a 429 is no failure).
         last: it is not sent again, since what else waited has been given up.
         origin: what it was before it was cut; None for itself, which would be a cycle.
@@ -68,7 +69,7 @@ class Chunk:
         self.start = start
         self.stop = stop
         self.target = ""
-        self.failed_at: float | None = None
+        self.failed_at = math.inf
         self.attempts = 0
         self.disconnects = 0
         self.failed = self.last = False

@@ -27,9 +27,9 @@ _BELOW = 0.97  # of the ceiling: where the rate settles
 _BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
 _SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
 _CLIMB = 0.2  # a probe grows by so much per second
-_SAME = 1.1  # of the ceiling: a probe confirms it, unless as much passed in the second before the last
+_SAME, _MORE = 1.1, 1.25  # of the ceiling: no more in a probe's last second but one, and last, confirms it
 _PATIENCE, _LONGEST, _RARER = 3.0, 60.0, 1.4  # seconds below the ceiling before a probe: first, last, growth
-_SHARE = 0.015  # of all requests: what probes that are refused may cost, where the way is long
+_SHARE = 0.02  # of all requests: what probes that are refused may cost, where the way is long
 _COST = 10.0  # a pause of a second is risked every ten seconds, a lock-out of 5 s every twenty minutes,
 _RARELY = 3600.0  # and none more than once an hour: cost times the cube of the seconds of the episode
 _IDLE = 2.0  # seconds without a request that end a stretch of work
@@ -121,13 +121,17 @@ class Controller:
             return False
         self._refusals = 1
         failed = min(self.rate, 2 * self._stretch.rate(now))
-        before = self._stretch.admitted(sent_at - 2.0, sent_at - 1.0)
-        confirmed = self._probing and self.ceiling is not None and before <= _SAME * self.ceiling + 1
+        confirmed = self._probing and self.ceiling is not None and self._confirms(self.ceiling, sent_at)
         self._episode = _Episode(now, sent_at, failed, self._probing, confirmed)
         self.ceiling = self.ceiling if confirmed else failed
         # One request at a time, if that is slower, until one passes: what is in flight may be refused.
         self._learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self._slowest)
         return True
+
+    def _confirms(self, ceiling: float, until: float) -> bool:
+        """Whether no more passed until then than that lets pass: windows have edges, buckets bursts."""
+        before, last = (self._stretch.admitted(until - ago, until - ago + 1.0) for ago in (2.0, 1.0))
+        return before <= _SAME * ceiling + 1 and last <= _MORE * ceiling + 1
 
     def _admitted(self, now: float, sent_at: float, paused_until: float) -> bool:
         episode = self._episode

@@ -127,7 +127,7 @@ class Attempts:
             chunk.failed_at = min(chunk.failed_at, now)
             self._failed(call, chunk, answer, now, sent_at)
             return
-        self._alive(chunk, now)
+        self._alive(chunk, now, sent_at)
         self._budget.earn()
         self._answers += 1
         self._served_at = max(self._served_at, sent_at)
@@ -150,13 +150,13 @@ class Attempts:
             if (after.rate or math.inf) < (before.rate or math.inf):
                 self._engine.trim()
 
-    def _alive(self, chunk: Chunk, now: float) -> None:
+    def _alive(self, chunk: Chunk, now: float, sent_at: float) -> None:
         """Note an answer that shows the server up and not throttling."""
         self._throttle.end()
         self._excused = 0
         if self.outage.probes(chunk):
             self._end_outage(now, answered=True)
-        self.outage.answered(now, chunk)
+        self.outage.answered(now, chunk, sent_at)
         if self.outage.stopped_at is not None:
             self._engine.permits.wake()
 
@@ -179,7 +179,7 @@ class Attempts:
             if self._down(call, chunk, failure, now):
                 return
         else:
-            self._alive(chunk, now)
+            self._alive(chunk, now, sent_at)
         self._decide(call, chunk, failure, now, stale=stale)
         status = getattr(failure.error, "status", None)
         if status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after:

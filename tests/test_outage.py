@@ -30,7 +30,7 @@ def run(script, policy=POLICY):
         if what == "F":
             rule.failed(at, request, sys.intern(name.split("/")[0]))
         elif what == "A":
-            rule.answered(at, request)
+            rule.answered(at, request, at)
         elif what == "S":
             rule.sent(at, request)
         elif what == "B":
@@ -110,24 +110,42 @@ def test_who_only_tries_makes_it_no_outage():
     assert rule.sent(1.7, "p")
 
 
-@pytest.mark.parametrize(("share", "enough"), [(0, 5), (1, 5), (3, 10), (5, 17), (7, 17)])
-def test_where_failing_is_usual_a_run_must_be_longer(share, enough):
-    """Of ten answers so many fail, well mixed: five in a row may be chance, so many more are not."""
-    rule = Outage(POLICY)
+def mixed(rule, share, *, late=0.0):
+    """Tell it of 400 answers, of ten so many failed, each sent `late` seconds before it came."""
     failures = 0
     for number in range(400):
         failures += share
         if failures >= 10:
             failures -= 10
-            rule.failed(0.0, f"r{number}", f"r{number}")
+            rule.failed(number, f"r{number}", f"r{number}")
         else:
-            rule.answered(0.0, "a")
-    rule.answered(0.0, "a")
-    run = 0
-    while rule.stopped_at is None:
-        run += 1
-        rule.failed(1.0, f"x{run}", f"x{run}")
-    assert abs(run - enough) <= enough // 4
+            rule.answered(number, "a", number - late)
+    rule.answered(400.0, "a", 400.0 - late)
+
+
+def enough(rule):
+    """Return how many failures in a row it takes for an outage now."""
+    for run in range(1, 100):
+        rule.failed(401.0, f"x{run}", f"x{run}")
+        if rule.stopped_at is not None:
+            return run
+    return None
+
+
+@pytest.mark.parametrize("late", [0.5, 30.0])
+@pytest.mark.parametrize(("share", "run"), [(0, 5), (1, 5), (3, 10), (5, 17), (7, 33), (8, 40)])
+def test_where_failing_is_usual_a_run_must_be_longer(share, run, late):
+    """Of ten answers so many fail, well mixed: five in a row may be chance, so many more are not."""
+    rule = Outage(POLICY)
+    mixed(rule, share, late=late)
+    assert abs(enough(rule) - run) <= run // 4
+
+
+def test_who_only_finishes_what_was_begun_teaches_nothing():
+    """A server that shuts down answers what it had taken, while all that is new fails: no chance in that."""
+    rule = Outage(POLICY)
+    mixed(rule, 8, late=500.0)
+    assert enough(rule) == 5
 
 
 def test_an_outage_is_not_what_is_usual():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RUN = 5
 _CHANCE = 1e-5  # how likely a run may be by chance, where a share of all requests fails anyway
-_LONGEST_RUN = 17  # is an outage, whatever was usual before: a chance of 1e-5 where every other request fails
+_LONGEST_RUN = 40  # is an outage, whatever was usual before
 _MEMORY = 0.05  # weight of one answer in that share
 PROBE_INTERVAL = 4.5  # seconds between two probes at most: a server that is back is noticed within five
 
@@ -40,9 +40,12 @@ class Outage:
     """
 
     __slots__ = (
+        "_began",
+        "_failures",
         "_first",
         "_last_answer",
         "_next_probe",
+        "_passed",
         "_policy",
         "_probe",
         "_probed_at",
@@ -57,12 +60,13 @@ class Outage:
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._last_answer: float | None = None
-        self._usual = 0.0  # share of failures in what came before the present run
+        self._usual = 0.0  # share of failures in what came before the first that is not yet accounted for
         self.reset()
 
     def reset(self) -> None:
         """Start afresh, as after giving up."""
-        self._run = 0
+        self._run = self._failures = self._passed = 0
+        self._began = math.inf  # when the first came that no request sent later has disproved
         self._first: object = None
         self._several = False
         self.stopped_at: float | None = None
@@ -100,6 +104,8 @@ class Outage:
         if was_probe:
             self._over(now)
         self._run += 1
+        self._failures += 1
+        self._began = min(self._began, now)
         self._first = self._first or origin
         self._several |= origin is not self._first
         if self.stopped_at is None and self._run >= self._enough() and self._several:
@@ -112,21 +118,30 @@ class Outage:
         """Whether `request` is the probe on its way."""
         return self._probe is not None and request is self._probe
 
-    def answered(self, now: float, request: object) -> None:
+    def answered(self, now: float, request: object, sent_at: float) -> None:
         """Note any other answer but a 429: the run is over, and the outage with it.
 
         Of a request that was sent before sending stopped, it only lets one request try at once.
         """
         self._last_answer = now
-        if self.stopped_at is not None and not self.probes(request):
-            if self._probe is None:
-                self._trial, self._next_probe = True, now
-            return
         if self.stopped_at is None:
-            answers = self._run + 1
-            weight = 1.0 - (1.0 - _MEMORY) ** answers
-            self._usual += weight * (self._run / answers - self._usual)
-        self.reset()
+            self._run, self._first, self._several = 0, None, False
+            self._learn(sent_at)
+        elif self.probes(request):
+            self.reset()
+        elif self._probe is None:
+            self._trial, self._next_probe = True, now
+
+    def _learn(self, sent_at: float) -> None:
+        """Learn what share usually fails, but not from a server that only finishes what it has begun."""
+        self._passed += 1
+        if self._failures and sent_at <= self._began:
+            return
+        answers = self._failures + self._passed
+        weight = 1.0 - (1.0 - _MEMORY) ** answers
+        self._usual += weight * (self._failures / answers - self._usual)
+        self._failures = self._passed = 0
+        self._began = math.inf
 
     def untold(self, now: float, request: object) -> None:
         """Note that a request ended without telling anything: a 429, or cut off by its caller."""

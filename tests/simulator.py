@@ -349,6 +349,23 @@ CASES = [
     ),
     Case("40/s, locked 30 s", lambda _: Locking(FixedWindow(40), 30), FAR, 800, 20),
     Case("the same, prolonged by asking", lambda _: Locking(FixedWindow(40), 30, stern=True), FAR, 800, 20),
+    Case(
+        "40/s, locked 30 s, stated, far too fast",
+        lambda _: Locking(FixedWindow(40), 30),
+        RateLimit(200),
+        800,
+        20,
+        options=STATED,
+    ),
+    Case("10/s, locked 5 s", lambda _: Locking(FixedWindow(10), 5), FAR, 800, 80),
+    Case(
+        "20 per 2 s, locked 30 s, stated",
+        lambda _: Locking(FixedWindow(20, 2), 30),
+        RateLimit(20),
+        1000,
+        100,
+        options=STATED,
+    ),
     Case("20 per 2 s, fixed", lambda _: FixedWindow(20, 2), RateLimit(33), 1000, 100),
     Case(
         "60 per 60 s, fixed, `Retry-After`",

@@ -146,12 +146,42 @@ def test_a_probe_that_climbed_ends_just_below_what_passed():
 
 
 def test_a_rate_that_was_borne_for_seconds_is_not_given_up():
-    """A rate that held, and then failed once: just below it, pause or not."""
+    """A rate that held, and then failed once: just below it, after a short pause or none."""
+    controller = Controller(50)
+    now = work(controller, 5, 0.0)
+    throttle(controller, now)
+    controller.observe(now + 1.81, 200, now + 1.8)
+    assert controller.rate == pytest.approx(0.97 * 50)
+
+
+def test_where_a_refusal_is_dear_it_goes_on_warily():
+    """A 429 that kept everybody waiting for seconds is not to be met again: it goes on further below."""
     controller = Controller(50)
     now = work(controller, 5, 0.0)
     throttle(controller, now)
     controller.observe(now + 3.01, 200, now + 3)
-    assert controller.rate == pytest.approx(0.97 * 50)
+    assert controller.rate == pytest.approx(0.9 * 50)
+    work(controller, 30, now + 3)
+    assert controller.rate == pytest.approx(0.9 * 50)
+
+
+def test_where_a_refusal_is_dear_what_was_shown_is_trusted():
+    """Clearly less admitted than was sent is the limit: to be approached from below all the same."""
+    controller = Controller(100)
+    now = work(controller, 0.4, 0.0)
+    throttle(controller, now)
+    controller.observe(now + 5.01, 200, now + 5)
+    assert controller.rate == pytest.approx(0.9 * 40, rel=0.03)
+    work(controller, 30, now + 5)
+    assert controller.rate == pytest.approx(0.97 * 40, rel=0.03)
+
+
+def test_where_nothing_was_admitted_a_dear_refusal_does_not_stop_it():
+    """The very first request may be refused because of others: a tenth of the rate, not nothing."""
+    controller = Controller(100)
+    throttle(controller, 0.0, count=16)
+    controller.observe(6.01, 200, 6.0)
+    assert controller.rate == pytest.approx(10)
 
 
 def test_a_client_that_was_slow_is_not_cut_to_its_own_pace():

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _DEEPEST_CUT = 0.5  # of the rate that failed
 _CREDIBLE = 0.35, 0.85  # of the rate that failed: the share admitted in a second that shows the limit
 _BELOW = 0.97  # of the ceiling: where the rate settles
+_DEAR = 2.0  # seconds from the last 429 of an episode to the next answer that make one more worth avoiding
+_WARY = 0.9  # then: of what was admitted in the last second to go on with, and of a ceiling not shown later
+_LEAST = 0.1  # of the rate that failed: if nearly nothing was admitted
 _BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
 _SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
 _CLIMB = 0.2  # a probe grows by so much per second
@@ -139,12 +142,13 @@ class Controller:
         if episode is None:
             self._grow(now)
         elif sent_at >= episode.began:
-            self._resume(episode, now, sent_at)
-            self._patience = self._worth(episode, min(now, paused_until + _IDLE))
+            lasted = min(now, paused_until + _IDLE) - self._refused_at
+            self._resume(episode, now, sent_at, wary=lasted > _DEAR and not episode.probed)
+            self._patience = self._worth(episode, lasted)
             return True
         return False
 
-    def _resume(self, episode: _Episode, now: float, sent_at: float) -> None:
+    def _resume(self, episode: _Episode, now: float, sent_at: float, *, wary: bool) -> None:
         """End an episode: from now on at what was admitted, as far as that can be believed."""
         failed, until = episode.failed, episode.sent_at
         second = self._stretch.admitted(until - 1.0, until)
@@ -152,20 +156,22 @@ class Controller:
         shown = least <= second <= most and not episode.confirmed
         if second >= least and not episode.confirmed:
             self.ceiling = min(failed, second)
-        self._aim = _BELOW * (self.ceiling or failed)
+        self._aim = (_WARY if wary and not shown else _BELOW) * (self.ceiling or failed)
         climbed = episode.probed and not episode.confirmed
         rate = self._aim if shown or climbed else min(self._borne(episode, sent_at, second), self._aim)
+        if wary:
+            rate = min(rate, max(_WARY * second, _LEAST * failed))
         self._learned = max(rate, self._slowest)
         self._episode = None
         self._fresh = self._grown_at = now
         self._held = 0.0
         self._stretch.restart(sent_at)
 
-    def _worth(self, episode: _Episode, over: float) -> float:
-        """Return the seconds before the next probe: the dearer the last was, until it was over, the rarer."""
+    def _worth(self, episode: _Episode, lasted: float) -> float:
+        """Return the seconds before the next probe: the longer the last 429 kept us waiting, the rarer."""
         patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience)) if episode.confirmed else _PATIENCE
         refused = self._refusals / (_SHARE * self._aim) if episode.probed else 0.0
-        return max(patience, min(_RARELY, max(refused, _COST * (over - self._refused_at) ** 3)))
+        return max(patience, min(_RARELY, max(refused, _COST * lasted**3)))
 
     def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
         """Return the rate that the server is likely to bear, where the last second does not show it."""

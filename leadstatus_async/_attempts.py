@@ -24,7 +24,6 @@ from leadstatus_async._core.retry import (
     ThrottleRun,
     decide,
     stated_pause,
-    unstated_pause,
 )
 from leadstatus_async._core.wire import Failure, Sort, decipher
 from leadstatus_async._permits import limiter_failed
@@ -152,7 +151,7 @@ class Attempts:
 
     def _alive(self, chunk: Chunk, now: float, sent_at: float) -> None:
         """Note an answer that shows the server up and not throttling."""
-        self._throttle.end()
+        self._throttle.passed(sent_at)
         self._excused = 0
         if self.outage.probes(chunk):
             self._end_outage(now, answered=True)
@@ -238,7 +237,7 @@ class Attempts:
         if stated:
             self._pause(stated_pause(stated, self._policy, dice), failure)
         elif self._throttle.count > before:
-            self._pause(unstated_pause(self._throttle.count, over, self._policy, dice), failure)
+            self._pause(self._throttle.pause(over, self._policy, dice), failure)
         if over <= self._policy.max_outage:
             return False
         self._throttle.end()

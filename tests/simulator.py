@@ -17,7 +17,7 @@ from leadstatus_async import RateLimit, RetryPolicy
 from leadstatus_async._bucket import sizes
 from leadstatus_async._core.adapt import Controller
 from leadstatus_async._core.headers import RateHint
-from leadstatus_async._core.retry import ThrottleRun, stated_pause, unstated_pause
+from leadstatus_async._core.retry import ThrottleRun, stated_pause
 from leadstatus_async.testing.quota import Decision, FixedWindow, SlidingWindow, TokenBucket
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Client:
             self._follow(self.controller.rate)
         if decision.admitted:
             self.outcome.answered += 1
-            self._run.end()
+            self._run.passed(sent_at)
         else:
             self.outcome.refused += 1
             # In whole seconds, as nearly all servers state it, and rounded up.
@@ -220,7 +220,7 @@ class Client:
         if stated:
             pause = stated_pause(stated, POLICY, self._dice.random())
         elif self._run.count > before:
-            pause = unstated_pause(self._run.count, over, POLICY, self._dice.random())
+            pause = self._run.pause(over, POLICY, self._dice.random())
         else:
             return
         until = self.now + pause

@@ -150,7 +150,7 @@ def test_a_rate_that_was_borne_for_seconds_is_not_given_up():
     controller = Controller(50)
     now = work(controller, 5, 0.0)
     throttle(controller, now)
-    controller.observe(now + 1.81, 200, now + 1.8)
+    controller.observe(now + 2.81, 200, now + 2.8)
     assert controller.rate == pytest.approx(0.97 * 50)
 
 
@@ -159,9 +159,9 @@ def test_where_a_refusal_is_dear_it_goes_on_warily():
     controller = Controller(50)
     now = work(controller, 5, 0.0)
     throttle(controller, now)
-    controller.observe(now + 3.01, 200, now + 3)
+    controller.observe(now + 3.51, 200, now + 3.5)
     assert controller.rate == pytest.approx(0.9 * 50)
-    work(controller, 30, now + 3)
+    work(controller, 30, now + 3.5)
     assert controller.rate == pytest.approx(0.9 * 50)
 
 

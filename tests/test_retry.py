@@ -273,6 +273,83 @@ def test_a_long_run_of_429s_is_remembered_for_a_while():
     assert counts == [6, 5, 4, 3, 3, 2]
 
 
+def lock_out(run, asked, *, start, first_at=0.5):
+    """Let it be refused at those seconds and then pass, and return the pauses it made."""
+    pauses = []
+    for ago in (0.0, *asked):
+        over = run.note(start + ago, start + ago - 0.02, None)
+        pauses.append(run.pause(over, POLICY, 0.5))
+    run.passed(start + (asked or (0.0,))[-1] + pauses[-1])
+    return pauses
+
+
+def test_a_lock_out_is_expected_to_last_as_long_again():
+    """If asking prolongs it, it was over within the last pause; if not, at last half-way through that."""
+    run = ThrottleRun()
+    *_, last = lock_out(run, [0.3, 0.8, 1.6, 3.0, 6.0], start=0.0)
+    for number in range(1, 4):
+        assert lock_out(run, [], start=100.0 * number) == [pytest.approx(last)]
+    first, second = lock_out(run, [last], start=400.0)
+    assert (first, first + second) == (pytest.approx(last), pytest.approx(6.0 + last / 2))
+
+
+def test_the_length_of_a_lock_out_is_forgotten():
+    """Where nothing is found out by asking any more, pauses become short again."""
+    run = ThrottleRun()
+    lock_out(run, [0.3, 0.8, 1.6, 3.0, 6.0], start=0.0)
+    pauses = [lock_out(run, [], start=100.0 * number)[0] for number in range(1, 7)]
+    assert pauses[0] > 1.0
+    assert pauses[-1] < 0.3
+
+
+def test_a_lock_out_that_has_become_longer_is_learned_anew():
+    """Refused after what was expected, the pauses go on growing, and as much is expected then."""
+    run = ThrottleRun()
+    *_, last = lock_out(run, [0.3, 0.8, 1.6, 3.0], start=0.0)
+    *_, longer = lock_out(run, [last, 4.0, 8.0], start=100.0)
+    assert longer > last
+    assert lock_out(run, [longer], start=200.0) == [
+        pytest.approx(longer),
+        pytest.approx(8.0 + longer / 2 - longer),
+    ]
+
+
+@pytest.mark.parametrize("asked", [[], [0.3], [0.3, 0.8, 1.6]], ids=["at once", "window", "two seconds"])
+def test_what_may_be_a_window_is_not_expected_again(asked):
+    """A window of a second or two ends when it ends: the next pause is short."""
+    run = ThrottleRun()
+    lock_out(run, asked, start=0.0)
+    assert max(lock_out(run, [0.5], start=100.0)) < 1.0
+
+
+def test_an_answer_to_what_was_sent_before_the_pause_tells_no_length():
+    """It ends the run, but the lock-out may go on."""
+    run = ThrottleRun()
+    for now in (0.0, 1.0, 5.0):
+        run.pause(run.note(now, now - 0.02, None), POLICY, 0.5)
+    run.passed(4.9)
+    assert max(lock_out(run, [0.5], start=100.0)) < 1.0
+
+
+def test_a_run_that_was_given_up_tells_no_length():
+    """Whoever asks again an hour later does not know when it passed."""
+    run = ThrottleRun()
+    for now in (0.0, 1.0, 5.0):
+        run.pause(run.note(now, now - 0.02, None), POLICY, 0.5)
+    run.end()
+    run.passed(3600.0)
+    assert max(lock_out(run, [0.5], start=4000.0)) < 1.0
+
+
+def test_a_length_that_the_server_stated_need_not_be_learned():
+    """It will state the next one, too."""
+    run = ThrottleRun()
+    for now in (0.0, 10.0, 20.0):
+        run.note(now, now - 0.02, 10.0)
+    run.passed(30.0)
+    assert max(lock_out(run, [0.5], start=100.0)) < 1.0
+
+
 def test_a_burst_of_429s_is_one_moment():
     """Those sent before the pause tell nothing new, even where no time at all is put up with."""
     run = ThrottleRun()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DEEPEST_CUT = 0.5  # of the rate that failed
 _CREDIBLE = 0.35, 0.85  # of the rate that failed: the share admitted in a second that shows the limit
 _BELOW = 0.97  # of the ceiling: where the rate settles
-_DEAR = 2.0  # seconds from the last 429 of an episode to the next answer that make one more worth avoiding
+_DEAR = 3.0  # seconds from the first 429 of an episode to its end that make one more worth avoiding
 _WARY = 0.9  # then: of what was admitted in the last second to go on with, and of a ceiling not shown later
 _LEAST = 0.1  # of the rate that failed: if nearly nothing was admitted
 _BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
@@ -142,9 +142,10 @@ class Controller:
         if episode is None:
             self._grow(now)
         elif sent_at >= episode.began:
-            lasted = min(now, paused_until + _IDLE) - self._refused_at
-            self._resume(episode, now, sent_at, wary=lasted > _DEAR and not episode.probed)
-            self._patience = self._worth(episode, lasted)
+            over = min(now, paused_until + _IDLE)
+            dear = over - episode.began > _DEAR
+            self._resume(episode, now, sent_at, wary=dear and not episode.probed)
+            self._patience = self._worth(episode, over - (episode.began if dear else self._refused_at))
             return True
         return False
 
@@ -167,11 +168,11 @@ class Controller:
         self._held = 0.0
         self._stretch.restart(sent_at)
 
-    def _worth(self, episode: _Episode, lasted: float) -> float:
-        """Return the seconds before the next probe: the longer the last 429 kept us waiting, the rarer."""
+    def _worth(self, episode: _Episode, cost: float) -> float:
+        """Return the seconds before the next probe: the more seconds an episode costs, the rarer."""
         patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience)) if episode.confirmed else _PATIENCE
         refused = self._refusals / (_SHARE * self._aim) if episode.probed else 0.0
-        return max(patience, min(_RARELY, max(refused, _COST * lasted**3)))
+        return max(patience, min(_RARELY, max(refused, _COST * cost**3)))
 
     def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
         """Return the rate that the server is likely to bear, where the last second does not show it."""

@@ -23,6 +23,7 @@ _FIRST = 0.5  # of base_delay: who is refused at the end of a window is let in a
 _FORGIVEN = 2  # pauses: where lock-outs or windows are long, each need not be found out from the start
 _GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept by as long as it lasts
 _SAT_OUT = 0.55  # of max_outage
+_LOCK_OUT = 3.0  # seconds: what lasts as long will last as long the next time; less may be a window
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -90,16 +91,31 @@ class ThrottleRun:
         count: by how much the next pause that nobody states has grown; 0 between runs.
     """
 
-    __slots__ = ("_excused_until", "_kept", "_opened", "_since", "count")
+    __slots__ = ("_began", "_excused_until", "_kept", "_known", "_opened", "_paused", "_since", "count")
 
     def __init__(self) -> None:
         self.count = self._kept = 0
         self._since: float | None = None
-        self._opened = 0.0
+        self._began = self._opened = 0.0
+        self._paused = 0.0  # by the present pause, if nobody stated it
+        self._known = 0.0, 0.0  # seconds: pauses by which a lock-out like the last should be over
         self._excused_until = 0.0
 
+    def passed(self, sent_at: float) -> None:
+        """Note any other answer, which ends the run, and how long that lasted.
+
+        Args:
+            sent_at: when its request was sent; one sent before the pause does not show that to be over.
+        """
+        asked = self._opened - self._began
+        if self.count and asked and self._paused and sent_at >= self._opened:
+            # Where asking prolongs a lock-out, it is no longer than the last pause; else than all together.
+            lasted = asked + self._paused / 2
+            self._known = (self._paused, lasted - self._paused) if lasted >= _LOCK_OUT else (0.0, 0.0)
+        self.end()
+
     def end(self) -> None:
-        """Any other answer came: the next run begins two below where this one has ended, or at the start."""
+        """End the run: the next one begins two below where this one has ended, or at the start."""
         if self.count:
             self._kept = max(0, self.count - _FORGIVEN)
         self.count = 0
@@ -117,11 +133,13 @@ class ThrottleRun:
         """
         over = 0.0
         if self._since is None:
-            self._since = self._opened = now
+            self._since = self._began = self._opened = now
+            self._paused = 0.0
             self.count = self._kept + 1
         elif sent_at >= self._opened:
             over = now - self._since
             self._opened = now
+            self._paused = 0.0
             self.count += 1
         until = now + (stated or 0.0)
         fresh = until - max(now, self._excused_until)
@@ -129,6 +147,16 @@ class ThrottleRun:
             self._since += fresh
             self._excused_until = until
         return over
+
+    def pause(self, over: float, policy: RetryPolicy, dice: float) -> float:
+        """Return the seconds to hold back at a 429 that opened a pause and states none.
+
+        A lock-out that was found out by asking is expected to last as long again, the next few times.
+        """
+        asked = self.count - self._kept - 1
+        least = self._known[asked] if self._kept and asked < len(self._known) else 0.0
+        self._paused = unstated_pause(self.count, over, policy, dice, least)
+        return self._paused
 
 
 def decide(
@@ -191,8 +219,8 @@ def stated_pause(retry_after: float, policy: RetryPolicy, dice: float) -> float:
     return max(floor, min(floor + jitter, policy.max_retry_after))
 
 
-def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float) -> float:
-    """Return the seconds to hold back at the `count`-th 429 in a row that states no pause.
+def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float, least: float = 0.0) -> float:
+    """Return the seconds to hold back at the `count`-th 429 in a row that states no pause, at least `least`.
 
     Half of it is fixed: full jitter would let a shared gate reopen at once, and be refused again. It
     grows beyond `max_delay`, for servers that shut a key out for half a minute at each 429. One that would
@@ -201,6 +229,7 @@ def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float) ->
     """
     longest = max(policy.max_delay, min(_LOCKED_OUT * policy.max_delay, policy.max_retry_after))
     pause = (0.5 + 0.5 * dice) * min(longest, _FIRST * policy.base_delay * _GROWTH ** min(count - 1, 60))
+    pause = max(pause, min(least, longest))
     if over + pause <= (1 - _SAT_OUT) * policy.max_outage:
         return pause
     return max(policy.base_delay, min(longest, _SAT_OUT * policy.max_outage, policy.max_outage - over))

@@ -275,6 +275,17 @@ def test_what_costs_much_is_risked_rarely(lockout, least):
     assert controller.rate <= 97
 
 
+def test_asking_now_and_then_makes_a_lock_out_no_cheaper():
+    """It costs all the time in which nothing passed, not only that after the last 429."""
+    controller = Controller(100)
+    for now in (0.0, 1.0, 3.0, 5.5):
+        throttle(controller, now)
+    controller.observe(6.01, 200, 6.0)
+    assert controller.rate == pytest.approx(10)
+    work(controller, 1200, 6.02, every=0.1)
+    assert controller.rate <= 97
+
+
 @pytest.mark.parametrize(("refused", "least", "most"), [(1, 3, 8), (12, 12, 16)])
 def test_where_many_are_refused_with_a_probe_it_is_rarer(refused, least, most):
     """That is where many are on their way: they are to be 2% of all requests at most."""

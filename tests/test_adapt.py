@@ -28,6 +28,12 @@ def throttle(controller, now, *, count=1, latency=0.01):
         controller.observe(now + latency, 429, now)
 
 
+def episode(controller, now, pause, *, count=1):
+    """Let it see 429s, and after a pause an answer."""
+    throttle(controller, now, count=count)
+    controller.observe(now + pause + 0.01, 200, now + pause)
+
+
 def probes(controller, limit, seconds):
     """Let it work against a plain limit of its rate, which costs 0.4 s, and return when it cut."""
     now, cuts = 0.0, []
@@ -115,9 +121,7 @@ def test_an_episode_ends_at_what_was_admitted(admitted, pause, rate, ceiling):
     controller = Controller(100)
     for number in range(admitted):
         controller.observe(number / 100 + 0.01, 200, number / 100)
-    throttle(controller, admitted / 100)
-    end = admitted / 100 + pause
-    controller.observe(end + 0.01, 200, end)
+    episode(controller, admitted / 100, pause)
     assert controller.rate == pytest.approx(rate)
     assert controller.ceiling == ceiling
 
@@ -126,8 +130,7 @@ def test_between_one_second_and_two_neither_is_certain():
     """What passed on average, pause included, or just below the rate that failed: half-way."""
     controller = Controller(50)
     now = work(controller, 1.5, 0.0)
-    throttle(controller, now)
-    controller.observe(now + 1.01, 200, now + 1)
+    episode(controller, now, 1)
     assert controller.ceiling == pytest.approx(50, abs=1)
     assert controller.rate == pytest.approx((75 / 2.5 + 0.97 * 50) / 2, rel=0.03)
 
@@ -138,8 +141,7 @@ def test_a_probe_that_climbed_ends_just_below_what_passed():
     probes(controller, 40, 20)
     now = climb(controller, 20.0, 70)
     failed = controller.rate
-    throttle(controller, now)
-    controller.observe(now + 1.01, 200, now + 1)
+    episode(controller, now, 1)
     passed = failed / 0.2 * (1 - math.exp(-0.2))  # it grows by 20% a second
     assert controller.rate == pytest.approx(0.97 * passed, rel=0.05)
     assert controller.rate < 0.92 * failed
@@ -149,8 +151,7 @@ def test_a_rate_that_was_borne_for_seconds_is_not_given_up():
     """A rate that held, and then failed once: just below it, after a short pause or none."""
     controller = Controller(50)
     now = work(controller, 5, 0.0)
-    throttle(controller, now)
-    controller.observe(now + 2.81, 200, now + 2.8)
+    episode(controller, now, 2.8)
     assert controller.rate == pytest.approx(0.97 * 50)
 
 
@@ -158,8 +159,7 @@ def test_where_a_refusal_is_dear_it_goes_on_warily():
     """A 429 that kept everybody waiting for seconds is not to be met again: it goes on further below."""
     controller = Controller(50)
     now = work(controller, 5, 0.0)
-    throttle(controller, now)
-    controller.observe(now + 3.51, 200, now + 3.5)
+    episode(controller, now, 3.5)
     assert controller.rate == pytest.approx(0.9 * 50)
     work(controller, 30, now + 3.5)
     assert controller.rate == pytest.approx(0.9 * 50)
@@ -169,8 +169,7 @@ def test_where_a_refusal_is_dear_what_was_shown_is_trusted():
     """Clearly less admitted than was sent is the limit: to be approached from below all the same."""
     controller = Controller(100)
     now = work(controller, 0.4, 0.0)
-    throttle(controller, now)
-    controller.observe(now + 5.01, 200, now + 5)
+    episode(controller, now, 5)
     assert controller.rate == pytest.approx(0.9 * 40, rel=0.03)
     work(controller, 30, now + 5)
     assert controller.rate == pytest.approx(0.97 * 40, rel=0.03)
@@ -179,8 +178,7 @@ def test_where_a_refusal_is_dear_what_was_shown_is_trusted():
 def test_where_nothing_was_admitted_a_dear_refusal_does_not_stop_it():
     """The very first request may be refused because of others: a tenth of the rate, not nothing."""
     controller = Controller(100)
-    throttle(controller, 0.0, count=16)
-    controller.observe(6.01, 200, 6.0)
+    episode(controller, 0.0, 6.0, count=16)
     assert controller.rate == pytest.approx(10)
 
 
@@ -188,8 +186,7 @@ def test_a_client_that_was_slow_is_not_cut_to_its_own_pace():
     """What passed is a lower bound only: never below a half of what failed."""
     controller = Controller(10)
     now = work(controller, 6, 0.0, every=1.0)
-    throttle(controller, now)
-    controller.observe(now + 1.01, 200, now + 1)
+    episode(controller, now, 1)
     assert controller.rate == 5
 
 
@@ -222,8 +219,7 @@ def test_it_settles_below_the_ceiling():
     """A few seconds of work lead to 97% of the rate that failed, and no further."""
     controller = Controller(100)
     now = work(controller, 1.5, 0.0)
-    throttle(controller, now)
-    controller.observe(now + 0.51, 200, now + 0.5)
+    episode(controller, now, 0.5)
     work(controller, 2.4, now + 0.52)
     assert 85 < controller.rate <= 97
 
@@ -231,8 +227,7 @@ def test_it_settles_below_the_ceiling():
 def test_it_probes_later_and_comes_back():
     """The ceiling is not for ever: without another 429 the configured rate is reached, and all forgotten."""
     controller = Controller(100)
-    throttle(controller, 0.0)
-    controller.observe(0.51, 200, 0.5)
+    episode(controller, 0.0, 0.5)
     work(controller, 20, 0.52)
     assert (controller.rate, controller.ceiling, controller.reason) == (100, None, "")
 
@@ -260,8 +255,7 @@ def test_a_bucket_hides_a_ceiling_that_is_too_low_for_a_second(rate, ceiling):
     controller = Controller(200)
     probes(controller, 40, 20)
     now = climb(controller, 20.0, rate)
-    throttle(controller, now)
-    controller.observe(now + 0.31, 200, now + 0.3)
+    episode(controller, now, 0.3)
     assert controller.ceiling == pytest.approx(ceiling, rel=0.05)
 
 
@@ -269,8 +263,7 @@ def test_a_bucket_hides_a_ceiling_that_is_too_low_for_a_second(rate, ceiling):
 def test_what_costs_much_is_risked_rarely(lockout, least):
     """A pause of a second is risked every ten seconds, of 5 s every twenty minutes, of 30 s every hour."""
     controller = Controller(100)
-    throttle(controller, 0.0)
-    controller.observe(lockout + 0.01, 200, lockout)
+    episode(controller, 0.0, lockout)
     work(controller, least - 1, lockout + 0.02, every=0.1)
     assert controller.rate <= 97
 
@@ -292,16 +285,14 @@ def test_where_many_are_refused_with_a_probe_it_is_rarer(refused, least, most):
     controller = Controller(100)
     probes(controller, 40, 3)
     now = climb(controller, 3.0, 40)
-    throttle(controller, now, count=refused)
-    controller.observe(now + 0.11, 200, now + 0.1)
+    episode(controller, now, 0.1, count=refused)
     assert least < climb(controller, now + 0.12, controller.ceiling) - now < most
 
 
 def test_idling_is_not_working():
     """Hours without requests neither raise the rate nor count as proof."""
     controller = Controller(100)
-    throttle(controller, 0.0)
-    controller.observe(0.51, 200, 0.5)
+    episode(controller, 0.0, 0.5)
     controller.observe(7200.01, 200, 7200.0)
     assert controller.rate < 60
 
@@ -400,8 +391,7 @@ def test_a_hint_may_be_slower_than_one_a_second_only_if_configured_so():
 def test_steps_are_worth_telling():
     """Coming back from a cut takes tens of changes of the rate, not one per answer."""
     controller = Controller(100)
-    throttle(controller, 0.0)
-    controller.observe(0.51, 200, 0.5)
+    episode(controller, 0.0, 0.5)
     seen, now = {controller.rate}, 0.52
     while controller.rate < 100:
         controller.observe(now + 0.01, 200, now)

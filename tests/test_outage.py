@@ -148,6 +148,15 @@ def test_who_only_finishes_what_was_begun_teaches_nothing():
     assert enough(rule) == 5
 
 
+def test_late_answers_with_no_failure_among_them_teach():
+    """What was usual is over, even if those answered were sent before the last that failed."""
+    rule = Outage(POLICY)
+    mixed(rule, 5, late=0.5)
+    for _ in range(200):
+        rule.answered(400.0, "a", 300.0)
+    assert enough(rule) == 5
+
+
 def test_an_outage_is_not_what_is_usual():
     """What failed in an outage does not make the next one harder to see."""
     rule = run([*FIVE * 10, ("A", "x", 9.0), *FIVE])

@@ -273,7 +273,7 @@ def test_a_long_run_of_429s_is_remembered_for_a_while():
     assert counts == [6, 5, 4, 3, 3, 2]
 
 
-def lock_out(run, asked, *, start, first_at=0.5):
+def lock_out(run, asked, *, start):
     """Let it be refused at those seconds and then pass, and return the pauses it made."""
     pauses = []
     for ago in (0.0, *asked):
@@ -342,11 +342,12 @@ def test_a_run_that_was_given_up_tells_no_length():
 
 
 def test_a_length_that_the_server_stated_need_not_be_learned():
-    """It will state the next one, too."""
+    """It will state the next one, too, even if it began to do so late."""
     run = ThrottleRun()
-    for now in (0.0, 10.0, 20.0):
+    run.pause(run.note(0.0, -0.02, None), POLICY, 0.5)
+    for now in (5.0, 15.0, 25.0):
         run.note(now, now - 0.02, 10.0)
-    run.passed(30.0)
+    run.passed(35.0)
     assert max(lock_out(run, [0.5], start=100.0)) < 1.0
 
 

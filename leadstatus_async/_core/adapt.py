@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from leadstatus_async._core.headers import suggested_rate
+from leadstatus_async._core.retry import LOCK_OUT
 
 if TYPE_CHECKING:
     from leadstatus_async._core.headers import RateHint
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 _DEEPEST_CUT = 0.5  # of the rate that failed
 _CREDIBLE = 0.35, 0.85  # of the rate that failed: the share admitted in a second that shows the limit
 _BELOW = 0.97  # of the ceiling: where the rate settles
-_DEAR = 3.0  # seconds from the first 429 of an episode to its end that make one more worth avoiding
-_WARY = 0.9  # then: of what was admitted in the last second to go on with, and of a ceiling not shown later
+_WARY = 0.9  # after a lock-out: of what the last second admitted, to go on with, and of a ceiling not shown
 _LEAST = 0.1  # of the rate that failed: if nearly nothing was admitted
 _BETWEEN = 0.5  # of the way from what passed on average to there: where to go on while neither is certain
 _SETTLING = 5.0  # seconds in which two thirds of the rest of the way are made
@@ -68,8 +68,6 @@ class Controller:
         self._aim = math.inf
         self._grown_at = self._held = 0.0
         self._patience = _PATIENCE
-        self._refusals = 0  # since the last episode began
-        self._refused_at = -math.inf
 
     def observe(
         self,
@@ -118,14 +116,15 @@ class Controller:
 
     def _refused(self, now: float, sent_at: float) -> bool:
         """Cut, unless this 429 belongs to an episode already seen."""
-        self._refusals += 1
-        self._refused_at = now
-        if self._episode is not None or sent_at < self._fresh:
+        if self._episode is not None:
+            self._episode.refusals += 1
+            self._episode.refused_at = now
             return False
-        self._refusals = 1
+        if sent_at < self._fresh:
+            return False
         failed = min(self.rate, 2 * self._stretch.rate(now))
         confirmed = self._probing and self.ceiling is not None and self._confirms(self.ceiling, sent_at)
-        self._episode = _Episode(now, sent_at, failed, self._probing, confirmed)
+        self._episode = _Episode(now, sent_at, failed, self._probing, confirmed, refused_at=now)
         self.ceiling = self.ceiling if confirmed else failed
         # One request at a time, if that is slower, until one passes: what is in flight may be refused.
         self._learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self._slowest)
@@ -143,9 +142,9 @@ class Controller:
             self._grow(now)
         elif sent_at >= episode.began:
             over = min(now, paused_until + _IDLE)
-            dear = over - episode.began > _DEAR
+            dear = over - episode.began > LOCK_OUT
             self._resume(episode, now, sent_at, wary=dear and not episode.probed)
-            self._patience = self._worth(episode, over - (episode.began if dear else self._refused_at))
+            self._patience = self._worth(episode, over - (episode.began if dear else episode.refused_at))
             return True
         return False
 
@@ -171,7 +170,7 @@ class Controller:
     def _worth(self, episode: _Episode, cost: float) -> float:
         """Return the seconds before the next probe: the more seconds an episode costs, the rarer."""
         patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience)) if episode.confirmed else _PATIENCE
-        refused = self._refusals / (_SHARE * self._aim) if episode.probed else 0.0
+        refused = episode.refusals / (_SHARE * self._aim) if episode.probed else 0.0
         return max(patience, min(_RARELY, max(refused, _COST * cost**3)))
 
     def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
@@ -227,7 +226,7 @@ class Controller:
             self.reason = f"HTTP 429 at {self.ceiling or self.rate:.3g}/s"
 
 
-class _Episode(msgspec.Struct, frozen=True):
+class _Episode(msgspec.Struct):
     """A run of 429s that one cut answers.
 
     Attributes:
@@ -236,6 +235,8 @@ class _Episode(msgspec.Struct, frozen=True):
         failed: the rate that failed.
         probed: whether that was above a ceiling known before.
         confirmed: whether it only confirmed that.
+        refused_at: when the latest 429 came.
+        refusals: 429s so far.
     """
 
     began: float
@@ -243,6 +244,8 @@ class _Episode(msgspec.Struct, frozen=True):
     failed: float
     probed: bool
     confirmed: bool
+    refused_at: float
+    refusals: int = 1
 
 
 class _Stretch:

@@ -60,13 +60,14 @@ class Outage:
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._last_answer: float | None = None
-        self._usual = 0.0  # share of failures in what came before the first that is not yet accounted for
+        self._usual = 0.0  # share of failures in what has been accounted for
+        self._began = 0.0  # when the first of the failures came that have not
         self.reset()
 
     def reset(self) -> None:
         """Start afresh, as after giving up."""
-        self._run = self._failures = self._passed = 0
-        self._began = math.inf  # when the first came that no request sent later has disproved
+        self._run = 0
+        self._failures = self._passed = 0  # answers not accounted for yet
         self._first: object = None
         self._several = False
         self.stopped_at: float | None = None
@@ -104,8 +105,9 @@ class Outage:
         if was_probe:
             self._over(now)
         self._run += 1
+        if not self._failures:
+            self._began = now
         self._failures += 1
-        self._began = min(self._began, now)
         self._first = self._first or origin
         self._several |= origin is not self._first
         if self.stopped_at is None and self._run >= self._enough() and self._several:
@@ -141,7 +143,6 @@ class Outage:
         weight = 1.0 - (1.0 - _MEMORY) ** answers
         self._usual += weight * (self._failures / answers - self._usual)
         self._failures = self._passed = 0
-        self._began = math.inf
 
     def untold(self, now: float, request: object) -> None:
         """Note that a request ended without telling anything: a 429, or cut off by its caller."""

@@ -23,7 +23,7 @@ _FIRST = 0.5  # of base_delay: who is refused at the end of a window is let in a
 _FORGIVEN = 2  # pauses: where lock-outs or windows are long, each need not be found out from the start
 _GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept by as long as it lasts
 _SAT_OUT = 0.55  # of max_outage
-_LOCK_OUT = 3.0  # seconds: what lasts as long will last as long the next time; less may be a window
+LOCK_OUT = 3.0  # seconds of nothing but 429s: is likely to last as long the next time; less may be a window
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -107,11 +107,11 @@ class ThrottleRun:
         Args:
             sent_at: when its request was sent; one sent before the pause does not show that to be over.
         """
-        asked = self._opened - self._began
-        if self.count and asked and self._paused and sent_at >= self._opened:
+        refused = self._opened - self._began
+        if self.count and refused and self._paused and sent_at >= self._opened:
             # Where asking prolongs a lock-out, it is no longer than the last pause; else than all together.
-            lasted = asked + self._paused / 2
-            self._known = (self._paused, lasted - self._paused) if lasted >= _LOCK_OUT else (0.0, 0.0)
+            lasted = refused + self._paused / 2
+            self._known = (self._paused, lasted - self._paused) if lasted >= LOCK_OUT else (0.0, 0.0)
         self.end()
 
     def end(self) -> None:
@@ -132,14 +132,13 @@ class ThrottleRun:
             stated: the pause the server states with it, in seconds; None or 0.0 states none.
         """
         over = 0.0
+        opens = self._since is None or sent_at >= self._opened
         if self._since is None:
-            self._since = self._began = self._opened = now
-            self._paused = 0.0
-            self.count = self._kept + 1
-        elif sent_at >= self._opened:
+            self._since = self._began = now
+            self.count = self._kept
+        if opens:
             over = now - self._since
-            self._opened = now
-            self._paused = 0.0
+            self._opened, self._paused = now, 0.0
             self.count += 1
         until = now + (stated or 0.0)
         fresh = until - max(now, self._excused_until)

@@ -228,6 +228,8 @@ class Flow(Lobby):
                 self.waiting.setdefault(lead_id, []).append(slot)
         self._read += len(lead_ids)
         self._held += len(lead_ids)
+        if wrong:
+            self.delivered()
         self._stand()
 
     def _source_ended(self, error: Exception | None) -> None:
@@ -289,6 +291,7 @@ class Flow(Lobby):
         self._failed += not ok
         if not self._ordered:
             self._slots.append(slot)
+        _wake(self._news)  # whoever settled it (h5)
 
     def crashed(self, bug: Exception) -> None:
         """Hand the consumer a bug of ours."""

@@ -329,3 +329,59 @@ async def test_bad_arguments_fail_at_once(server, campaign, source, options, err
     with pytest.raises(error):
         campaign.stream(source, **options)
     assert server.count == 0
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("buffered", [1, 3, None])
+async def test_bad_ids_alone_fill_the_buffer(make_session, buffered, ordered):
+    """A source with nothing to ask for, longer than the buffer, is told to its end (h5)."""
+    session = make_session(concurrency=2, chunk_size=4)
+    most = buffered or 2 * 4 * 8
+
+    async def source():
+        for _ in range(2 * most + 1):
+            yield "a,b"
+
+    campaign = session.campaign("a", "c")
+    stream = campaign.stream(source(), on_error="collect", max_buffered=buffered, ordered=ordered)
+    async with asyncio.timeout(10), stream:
+        outcomes = [outcome async for outcome in stream]
+    assert [type(outcome.error) for outcome in outcomes] == [InvalidLeadIdError] * (2 * most + 1)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_bad_id_is_told_while_the_source_is_quiet(make_session, ordered):
+    """Nothing else needs to happen for an outcome that needs no request; progress is told, too."""
+    told = []
+
+    async def source():
+        yield "a,b"
+        await asyncio.Event().wait()
+
+    campaign = make_session().campaign("a", "c")
+    stream = campaign.stream(source(), on_error="collect", ordered=ordered, progress=told.append)
+    async with asyncio.timeout(10), stream:
+        assert not (await anext(stream)).ok
+    assert [(one.done, one.failed) for one in told] == [(1, 1)]
+
+
+async def test_the_deadline_wakes_a_consumer_that_waits_for_a_quiet_source(make_session):
+    """What ends the stream from elsewhere is told at once: the deadline, a closed session."""
+
+    async def source():
+        yield "a"
+        await asyncio.Event().wait()
+
+    session = make_session()
+    async with asyncio.timeout(10):
+        stream = session.campaign("a", "c").stream(source(), deadline=0.05)
+        assert (await anext(stream)).ok
+        with pytest.raises(DeadlineExceededError):
+            await anext(stream)
+        stream = session.campaign("a", "c").stream(source())
+        assert (await anext(stream)).ok
+        waiting = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0)
+        await session.aclose()
+        with pytest.raises(SessionClosedError):
+            await waiting

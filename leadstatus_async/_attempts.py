@@ -11,9 +11,9 @@ import asyncio
 import math
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from leadstatus_async._core.merge import merge
+from leadstatus_async._core.merge import merge, redacted
 from leadstatus_async._core.outage import Outage, counts
 from leadstatus_async._core.retry import (
     Again,
@@ -25,7 +25,8 @@ from leadstatus_async._core.retry import (
     decide,
     stated_pause,
 )
-from leadstatus_async._core.wire import Failure, Sort, decipher
+from leadstatus_async._core.rows import Rows
+from leadstatus_async._core.wire import Failure, Sort, decipher, not_believed
 from leadstatus_async._permits import limiter_failed
 from leadstatus_async._transport import Received
 from leadstatus_async.errors import LeadStatusError, LimiterError, own_copy
@@ -33,6 +34,7 @@ from leadstatus_async.errors import LeadStatusError, LimiterError, own_copy
 if TYPE_CHECKING:
     from leadstatus_async._call import Call
     from leadstatus_async._core.ledger import Chunk
+    from leadstatus_async._core.merge import Merged
     from leadstatus_async._engine import Engine
     from leadstatus_async.policy import RetryPolicy
 
@@ -40,6 +42,42 @@ if TYPE_CHECKING:
 _LONGEST_PAUSE = 86_400.0  # seconds: a server that says more than a day is asked again, all the same
 _WORTH_TELLING = 1.0  # seconds: sixteen 429s in flight extend one pause sixteen times, by milliseconds
 _WEB_REQUEST = 4.5  # seconds for which an outage holds a get that waits: less than the five it is promised
+
+
+class _Report:
+    """What became of a request that was sent.
+
+    Attributes:
+        sent_at: when, in loop time.
+        came: what the transport brought; None if it was cut off.
+        answer: what that means; None if it was cut off.
+        merged: the outcomes of the leads asked for; None for a failure.
+        stale: a connection was lost that tells nothing of the server.
+        was_probe, begins, down: it probed an outage; there was none before; there is one.
+        over: seconds for which nothing but 429s has come without excuse.
+        opens_pause: it is the first 429 of a pause.
+    """
+
+    __slots__ = (
+        "answer",
+        "begins",
+        "came",
+        "down",
+        "merged",
+        "opens_pause",
+        "over",
+        "sent_at",
+        "stale",
+        "was_probe",
+    )
+
+    def __init__(self, sent_at: float) -> None:
+        self.sent_at = sent_at
+        self.came: Received | Failure | None = None
+        self.answer: Rows | Failure | None = None
+        self.merged: Merged | None = None
+        self.stale = self.was_probe = self.begins = self.down = self.opens_pause = False
+        self.over = 0.0
 
 
 class Attempts:
@@ -79,62 +117,150 @@ class Attempts:
         self._patience = self._web = None
 
     async def send(self, call: Call, chunk: Chunk) -> None:
-        """Send a chunk and tell its call what became of it."""
-        sent_at = call.departs(chunk)
+        """Send a chunk and tell its call what became of it.
+
+        However the request ends, one account of it is given (`_account`), whether or not its call is
+        still there: a probe that nobody tells the outage of would silence the session for good (h2).
+        """
+        report = _Report(call.departs(chunk))
+        self.in_flight += 1
+        try:
+            try:
+                self._note_departure(call, chunk, report.sent_at)
+                report.came = await self._engine.transport.send(chunk.target)
+                self._read(call, chunk, report.came, report)
+            finally:
+                self._account(call, chunk, report)
+            self._act(call, chunk, report)
+        except asyncio.CancelledError:
+            if call.returned(chunk):  # nobody here cut it
+                call.lost(chunk)
+            raise
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
+            call.crash(bug)
+
+    def _note_departure(self, call: Call, chunk: Chunk, now: float) -> None:
         if call.whole.answers_before is None:
             call.whole.answers_before = self._answers
-        if self.outage.sent(sent_at, chunk):
+        if self.outage.sent(now, chunk):
             self._observer.outage_started(type(self._last_error).__name__)
             self._budget.refund(self._paid)
             self._paid = 0
         if self.outage.stopped_at is not None:
             self._watch_gets()
-        self.in_flight += 1
-        try:
-            outcome = await self._engine.transport.send(chunk.target)
-            if call.returned(chunk):
-                self._settle(call, chunk, outcome, sent_at)
-                call.advance()
-        except asyncio.CancelledError:
-            self.outage.untold(call.loop.time(), chunk)
-            self._observer.cut_off(call, chunk, call.loop.time() - sent_at)
-            if call.returned(chunk):  # nobody here cut it
-                call.lost(chunk)
-            raise
-        except LimiterError as broken:
-            call.failed(chunk, broken)
-            self._engine.turn_all_away(own_copy(broken))
-            call.advance()
-        except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
-            call.crash(bug)
-        finally:
-            self.in_flight -= 1
 
-    def _settle(self, call: Call, chunk: Chunk, outcome: Received | Failure, sent_at: float) -> None:
-        now = call.loop.time()
-        if isinstance(outcome, Received):
-            self._observe(outcome, sent_at)
-            clock = time.time()  # dates need the wall clock, nothing else does
-            answer = decipher(outcome.status, outcome.headers, outcome.body, now=clock)
-            if isinstance(answer, Failure) or not answer.clean:
-                shown = self._engine.transport.redacted(outcome.body)
-                answer = decipher(outcome.status, outcome.headers, shown, now=clock)
-        else:
-            answer = outcome
-        self._observer.attempt_finished(call, chunk, outcome, answer, now - sent_at)
-        if isinstance(answer, Failure):
-            chunk.failed_at = min(chunk.failed_at, now)
-            self._failed(call, chunk, answer, now, sent_at)
+    def _read(self, call: Call, chunk: Chunk, came: Received | Failure, report: _Report) -> None:
+        """Find out what an answer means for the leads that were asked for."""
+        if isinstance(came, Failure):
+            report.answer = came
             return
-        self._alive(chunk, now, sent_at)
-        self._budget.earn()
-        self._answers += 1
-        self._served_at = max(self._served_at, sent_at)
-        asked = call.ledger.lead_ids[chunk.start : chunk.stop]
-        merged = merge(asked, answer, attempts=chunk.attempts, waited=chunk.waited)
-        for tally in call.tallies:
-            tally.foreign += merged.foreign
-        call.answered(chunk, merged, answer.trace_id)
+        redactor = self._engine.redactor
+        # Dates need the wall clock, nothing else does.
+        answer = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor)
+        if isinstance(answer, Rows):
+            asked = call.ledger.lead_ids[chunk.start : chunk.stop]
+            merged = merge(asked, answer, attempts=chunk.attempts, waited=chunk.waited)
+            if merged.foreign and merged.foreign == len(answer.items):
+                answer = not_believed(answer)
+            else:
+                report.merged = merged if answer.plain else redacted(merged, redactor)
+        if isinstance(answer, Failure) and answer.disbelieved:
+            self._engine.transport.disbelieve(came)
+        report.answer = answer
+
+    def _account(self, call: Call, chunk: Chunk, report: _Report) -> None:
+        """Tell the session's health and the observer how a request ended: once for each that was sent."""
+        self.in_flight -= 1
+        now = call.loop.time()
+        try:
+            self._observer.attempt_finished(call, chunk, report.came, report.answer, now - report.sent_at)
+        finally:
+            self._account_health(call, chunk, report, now)
+
+    def _account_health(self, call: Call, chunk: Chunk, report: _Report, now: float) -> None:
+        answer = report.answer
+        if answer is None:  # cut off, or a bug
+            self.outage.untold(now, chunk)
+        elif isinstance(answer, Rows):
+            self._alive(chunk, now, report.sent_at)
+            self._budget.earn()
+            self._answers += 1
+            self._served_at = max(self._served_at, report.sent_at)
+        else:
+            self._account_failure(call, chunk, answer, now, report)
+
+    def _account_failure(
+        self, call: Call, chunk: Chunk, failure: Failure, now: float, report: _Report
+    ) -> None:
+        chunk.failed_at = min(chunk.failed_at, now)
+        report.stale = failure.early and self._may_be_stale(chunk, failure)
+        if failure.stale and self._policy.max_attempts > 1:
+            chunk.attempts -= 1
+        elif failure.early:
+            chunk.disconnects += 1
+            self._charge_hidden(call, chunk, failure)
+        if failure.sort is Sort.THROTTLED:
+            self.outage.untold(now, chunk)
+            before = self._throttle.count
+            report.over = self._throttle.note(now, report.sent_at, failure.retry_after)
+            report.opens_pause = self._throttle.count > before
+            for tally in call.tallies:
+                tally.rate_limited += 1
+        elif report.stale:
+            self.outage.again(now, chunk)
+        elif counts(failure):
+            self._count(chunk, failure, now, report)
+        else:
+            self._alive(chunk, now, report.sent_at)
+
+    def _count(self, chunk: Chunk, failure: Failure, now: float, report: _Report) -> None:
+        """Count a failure towards an outage.
+
+        Others that were sent since a request first failed, and answered, show that it fails by itself.
+        """
+        report.begins = self.outage.stopped_at is None
+        if report.begins and self._served_at > chunk.failed_at:
+            return
+        report.was_probe = self.outage.failed(now, chunk, chunk.origin or chunk)
+        self._last_error = failure.error
+        report.down = self.outage.stopped_at is not None
+        if report.down and self._engine.busy:
+            if self._patience is None:
+                self._patience = self._engine.loop.call_later(self._policy.max_outage, self._give_up)
+            self._watch_gets()
+
+    def _act(self, call: Call, chunk: Chunk, report: _Report) -> None:
+        """Do what follows from an answer: for everybody, and for its call if that is still there."""
+        broken = self._tell_limiter(report)
+        present = call.returned(chunk)
+        if report.merged is not None:
+            if present:
+                for tally in call.tallies:
+                    tally.foreign += report.merged.foreign
+                call.answered(chunk, report.merged, cast("Rows", report.answer).trace_id)
+        else:
+            failure = cast("Failure", report.answer)
+            if present and broken is not None:
+                call.failed(chunk, broken)
+            elif present:
+                self._failed(call, chunk, failure, report)
+            if self._out_of_patience(failure, report):
+                self._engine.turn_all_away(own_copy(failure.error))
+        if broken is not None:
+            self._engine.turn_all_away(own_copy(broken))
+        if present:
+            call.advance()
+
+    def _tell_limiter(self, report: _Report) -> LimiterError | None:
+        """Let the limiter observe an answer, and close the pause gate for it; return its error, if any."""
+        try:
+            if isinstance(report.came, Received):
+                self._observe(report.came, report.sent_at)
+            if isinstance(report.answer, Failure):
+                self._pause_for(report.answer, report)
+        except LimiterError as broken:
+            return broken
+        return None
 
     def _observe(self, received: Received, sent_at: float) -> None:
         limiter = self._engine.limiter
@@ -159,30 +285,31 @@ class Attempts:
         if self.outage.stopped_at is not None:
             self._engine.permits.wake()
 
-    def _failed(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> None:
-        stale = failure.early and self._may_be_stale(chunk, failure)
-        if failure.stale and self._policy.max_attempts > 1:
-            chunk.attempts -= 1
-        elif failure.early:
-            chunk.disconnects += 1
-            self._charge_hidden(call, chunk, failure)
-        if failure.sort is Sort.THROTTLED:
-            self.outage.untold(now, chunk)
-            if self._throttled(call, chunk, failure, now, sent_at):
-                return
-        elif stale:
-            self.outage.again(now, chunk)
-        elif counts(failure):
-            if failure.retry_after is not None and getattr(failure.error, "status", None) == 503:
-                self._pause(stated_pause(failure.retry_after, self._policy, self._dice.random()), failure)
-            if self._down(call, chunk, failure, now):
-                return
-        else:
-            self._alive(chunk, now, sent_at)
-        self._decide(call, chunk, failure, now, stale=stale)
+    def _failed(self, call: Call, chunk: Chunk, failure: Failure, report: _Report) -> None:
+        """Decide what becomes of a request that failed."""
+        if failure.sort is Sort.THROTTLED and report.over > self._policy.max_outage:
+            call.failed(chunk, failure.error)
+        elif not (report.down and self._down(call, chunk, failure, report)):
+            self._decide(call, chunk, failure, stale=report.stale)
+
+    def _out_of_patience(self, failure: Failure, report: _Report) -> bool:
+        """Whether everything that waits is given up: after too many 429s, or for too long a pause."""
+        if failure.sort is Sort.THROTTLED and report.over > self._policy.max_outage:
+            self._throttle.end()
+            return True
         status = getattr(failure.error, "status", None)
-        if status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after:
-            self._engine.turn_all_away(own_copy(failure.error))  # those in back-off, too
+        return status in (429, 503) and (failure.retry_after or 0.0) > self._policy.max_retry_after
+
+    def _pause_for(self, failure: Failure, report: _Report) -> None:
+        """Close the pause gate for a 429, or a 503 that states how long."""
+        stated, dice = failure.retry_after, self._dice.random()
+        if failure.sort is Sort.THROTTLED:
+            if stated:
+                self._pause(stated_pause(stated, self._policy, dice), failure)
+            elif report.opens_pause:
+                self._pause(self._throttle.pause(report.over, self._policy, dice), failure)
+        elif stated is not None:  # a 503's, as `decipher` has it
+            self._pause(stated_pause(stated, self._policy, dice), failure)
 
     def _may_be_stale(self, chunk: Chunk, failure: Failure) -> bool:
         """Whether losing a connection tells nothing of the server (a20).
@@ -201,7 +328,7 @@ class Attempts:
         self._excused += 1
         return True
 
-    def _decide(self, call: Call, chunk: Chunk, failure: Failure, now: float, *, stale: bool) -> None:
+    def _decide(self, call: Call, chunk: Chunk, failure: Failure, *, stale: bool) -> None:
         verdict = decide(
             failure,
             self._policy,
@@ -209,7 +336,7 @@ class Attempts:
             stale=stale,
             budget=self._budget,
             divisible=len(chunk) > 1 and not chunk.last and self._answers > (call.whole.answers_before or 0),
-            remaining=None if call.deadline is None else call.deadline - now,
+            remaining=None if call.deadline is None else call.deadline - call.loop.time(),
             dice=self._dice.random(),
         )
         self._observer.decided(call, chunk, failure, verdict)
@@ -225,26 +352,6 @@ class Attempts:
             case _:
                 call.throttled(chunk)
 
-    def _throttled(self, call: Call, chunk: Chunk, failure: Failure, now: float, sent_at: float) -> bool:
-        """Close the pause gate for a 429.
-
-        Returns whether nothing but 429s came for so long that all that waits, this chunk too, is given up.
-        """
-        for tally in call.tallies:
-            tally.rate_limited += 1
-        stated, dice, before = failure.retry_after, self._dice.random(), self._throttle.count
-        over = self._throttle.note(now, sent_at, stated)
-        if stated:
-            self._pause(stated_pause(stated, self._policy, dice), failure)
-        elif self._throttle.count > before:
-            self._pause(self._throttle.pause(over, self._policy, dice), failure)
-        if over <= self._policy.max_outage:
-            return False
-        self._throttle.end()
-        call.failed(chunk, failure.error)
-        self._engine.turn_all_away(failure.error)
-        return True
-
     def _pause(self, seconds: float, failure: Failure) -> None:
         stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
         reason = f"HTTP {getattr(failure.error, 'status', '')}, {stated}"
@@ -258,29 +365,19 @@ class Attempts:
             self._observer.paused(seconds, reason)
         self._engine.trim()
 
-    def _down(self, call: Call, chunk: Chunk, failure: Failure, now: float) -> bool:
-        """Count a failure towards an outage; True if there is one, and the chunk waits for its end.
+    def _down(self, call: Call, chunk: Chunk, failure: Failure, report: _Report) -> bool:
+        """Let a chunk wait for the end of an outage; False if it is to be decided upon as ever.
 
-        Others that were sent since a request first failed, and answered, show that it fails by itself.
         What was in flight costs attempts but no budget, if it is an outage, and a probe neither; but while
         the server has never answered, probes are the attempts of one request, and when they are spent, so
         is the outage.
         """
-        begins = self.outage.stopped_at is None
-        if begins and self._served_at > chunk.failed_at:
-            return False
-        was_probe = self.outage.failed(now, chunk, chunk.origin or chunk)
-        self._last_error = failure.error
-        if self.outage.stopped_at is None:
-            return False
-        if self._patience is None:
-            self._patience = call.loop.call_later(self._policy.max_outage, self._give_up)
-        self._watch_gets()
+        was_probe = report.was_probe
         if failure.sort is not Sort.PASSING or not (was_probe or self._afforded()):
             return False
         if was_probe and self.outage.ever_answered:
             chunk.attempts -= 1 + (self._engine.transport.hidden_attempts if failure.early else 0)
-        if begins:  # whoever notices it is not to lose its leads for that
+        if report.begins:  # whoever notices it is not to lose its leads for that
             chunk.attempts = min(chunk.attempts, self._policy.max_attempts - 1)
         if chunk.last or chunk.attempts >= self._policy.max_attempts:
             call.failed(chunk, failure.error)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leadstatus_async._call import Call
     from leadstatus_async._coalesce import PendingGets
     from leadstatus_async._core.plan import Limits
+    from leadstatus_async._core.redact import Redactor
     from leadstatus_async._flow import Flow
     from leadstatus_async._observe import Observer
     from leadstatus_async._transport import Transport
@@ -36,6 +37,7 @@ class Engine:
         flows: streams under way.
         pending: gets that wait for a permit, by campaign.
         total: the session's running figures.
+        redactor: takes the session's secrets out of what the server sends back.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Engine:
         policy: RetryPolicy,
         concurrency: int,
         observer: Observer,
+        redactor: Redactor,
     ) -> None:
         self.closed = False
         self._closing = asyncio.Event()
@@ -55,6 +58,7 @@ class Engine:
         self.limits = limits
         self.concurrency = concurrency
         self.observer = observer
+        self.redactor = redactor
         self.attempts = Attempts(self, policy)
         self.permits = Permits(
             limiter, concurrency, policy.max_retry_after, self.attempts.send, self.attempts.hold

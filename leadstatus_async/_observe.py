@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from leadstatus_async import events
 from leadstatus_async._core.retry import Again, Rejected, Throttled
-from leadstatus_async._core.wire import Rows
+from leadstatus_async._core.rows import Rows
 from leadstatus_async._transport import Received
 
 if TYPE_CHECKING:
@@ -41,21 +42,23 @@ class Observer:
         self._complained = False
 
     def attempt_finished(
-        self, call: Call, chunk: Chunk, outcome: Received | Failure, answer: Rows | Failure, seconds: float
+        self,
+        call: Call,
+        chunk: Chunk,
+        came: Received | Failure | None,
+        answer: Rows | Failure | None,
+        seconds: float,
     ) -> None:
-        """Tell of a request that came to its end."""
-        if self._callback is not None:
-            status = outcome.status if isinstance(outcome, Received) else None
-            if isinstance(answer, Rows):
-                self._attempt(call, chunk, status, None, seconds, answer.trace_id)
-            else:
-                trace_id = getattr(answer.error, "trace_id", None)
-                self._attempt(call, chunk, status, type(answer.error).__name__, seconds, trace_id)
-
-    def cut_off(self, call: Call, chunk: Chunk, seconds: float) -> None:
-        """Tell of a request whose caller left, or whose time was up."""
-        if self._callback is not None:
-            self._attempt(call, chunk, None, "CancelledError", seconds, None)
+        """Tell of a request that came to its end; without an answer, by the exception being handled."""
+        if self._callback is None:
+            return
+        status = came.status if isinstance(came, Received) else None
+        if isinstance(answer, Rows):
+            self._attempt(call, chunk, status, None, seconds, answer.trace_id)
+        else:
+            error = sys.exception() if answer is None else answer.error
+            trace_id = getattr(error, "trace_id", None)
+            self._attempt(call, chunk, status, type(error).__name__, seconds, trace_id)
 
     def hidden_attempt(self, call: Call, chunk: Chunk, failure: Failure) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""

@@ -196,6 +196,8 @@ class Permits:
             call.granted(chunk, me)
             self.wake()
             await self._send(*granted)
+            if me.cancelling():  # aiohttp makes a cancellation in the turn of its timeout a TimeoutError
+                return
             granted = None
             if self._standing is not None or not self._queue or self._held():
                 return  # someone else stands for the next permit, or nobody may

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 from yarl import URL
 
+from leadstatus_async._core.redact import Redactor
 from leadstatus_async._version import __version__
 from leadstatus_async.errors import ConfigurationError
 
@@ -116,6 +117,14 @@ def checked_proxy(value: object, *, from_env: bool, base_url: URL) -> Proxy | No
     if url.raw_user is None and url.raw_password is None:
         return Proxy(url)
     return Proxy(url.with_user(None), (url.user or "", Secret(url.password or "")))
+
+
+def redactor_of(key: Secret, proxy: Proxy | None) -> Redactor:
+    """Return what takes the key and the proxy's credentials out of text (h4)."""
+    if proxy is None or proxy.credentials is None:
+        return Redactor([key.reveal()])
+    user, password = proxy.credentials[0], proxy.credentials[1].reveal()
+    return Redactor([key.reveal(), f"{user}:{password}", password], [password])
 
 
 def checked_headers(value: Mapping[str, str] | None) -> dict[str, str]:

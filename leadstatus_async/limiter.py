@@ -180,8 +180,9 @@ class TokenBucketLimiter:
         if self._loop is not None and not self._loop.is_closed():
             now = self._loop.time()
             paused_for = max(0.0, self._paused_until - now)
-            with contextlib.suppress(RuntimeError):  # outside the loop it is shown as it was last
-                self._refresh(now)
+            if self._controller is not None:
+                with contextlib.suppress(RuntimeError):  # outside the loop it is shown as it was last
+                    self._refresh(now)
         learned = self._controller
         return RateLimitState(
             rate=learned.rate if learned else None,

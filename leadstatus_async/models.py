@@ -9,18 +9,21 @@ frozen, untracked by the garbage collector, and with enum members shared between
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+LONGEST_TEXT = 2000  # characters of a text that comes with a status; the beginning of a longer one is kept
+_LONGEST_VALUE = 10_000  # characters of a status; what is longer is none
 _UNLISTED_KEPT = 256  # texts the server may make us remember; beyond that each row has its own member
+_LONGEST_KEPT = 200  # characters of such a text
 
 
 class WorkflowStatus(StrEnum):
     """Where a lead stands in the workflow of a campaign.
 
     A value the API adds later is kept as it came, as a member of its own with `is_known` False;
-    it compares, hashes, pickles and encodes as its text.
+    it compares, hashes, pickles and encodes as its text, of at most 10,000 characters.
 
         >>> WorkflowStatus("paused").is_known
         False
@@ -46,14 +49,14 @@ class WorkflowStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> WorkflowStatus | None:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or len(value) > _LONGEST_VALUE:
             return None
         member = _unlisted.get(value)
         if member is None:
             member = str.__new__(cls, value)
             member._name_ = f"UNLISTED({value})"
             member._value_ = value
-            if len(_unlisted) < _UNLISTED_KEPT:
+            if len(_unlisted) < _UNLISTED_KEPT and len(value) <= _LONGEST_KEPT:
                 _unlisted[value] = member
         return member
 
@@ -69,17 +72,21 @@ _SETTLED = frozenset(
 _unlisted: dict[str, WorkflowStatus] = {}
 
 
+_Text = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+
+
 class LeadStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """The status of one lead in one campaign, as the API told it.
 
-    The optional fields are None when the API sent null or left them out.
+    The optional fields are None when the API sent null or left them out. Of a text longer than 2,000
+    characters its beginning is kept; control characters in a text are replaced, and secrets taken out.
     """
 
     lead_id: str
     workflow_status: WorkflowStatus
-    workflow_instance_id: str | None = None
-    latest_step: str | None = None
-    workflow_stop_reason: str | None = None
+    workflow_instance_id: _Text | None = None
+    latest_step: _Text | None = None
+    workflow_stop_reason: _Text | None = None
     has_pending_approval: bool | None = None
 
     @property

@@ -22,6 +22,7 @@ from leadstatus_async._settings import (
     checked_key,
     checked_proxy,
     checked_ssl,
+    redactor_of,
 )
 from leadstatus_async._transport import Transport
 from leadstatus_async.campaign import Campaign
@@ -107,6 +108,7 @@ class LeadStatusSession:
         limits = Limits(require_whole("chunk_size", chunk_size), self._max_url_bytes)
         if not isinstance(retry, RetryPolicy):
             raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+        way = checked_proxy(proxy, from_env=from_env, base_url=self._base_url)
         transport = Transport(
             self._base_url,
             key,
@@ -114,7 +116,7 @@ class LeadStatusSession:
             timeout=require_number("timeout", timeout, above=True),
             max_response_bytes=require_whole("max_response_bytes", max_response_bytes),
             http_session=_checked_http_session(http_session),
-            proxy=checked_proxy(proxy, from_env=from_env, base_url=self._base_url),
+            proxy=way,
             ssl=checked_ssl(ssl),
         )
         self._engine = Engine(
@@ -124,6 +126,7 @@ class LeadStatusSession:
             retry,
             require_whole("concurrency", concurrency),
             Observer(on_event),
+            redactor_of(key, way),
         )
         self._settings = f"concurrency={concurrency}, chunk_size={chunk_size}, timeout={timeout:g}"
 

@@ -28,7 +28,8 @@ from tests.conftest import KEY
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, monkeypatch):
+@pytest.mark.parametrize("body", [b"{}", b'{"data": {"items": [{"leadId": "x", "workflowStatus": "a"}]}}'])
+async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, monkeypatch, body):
     """The answer comes in the very turn in which its call ends."""
     session = make_session()
     engine = session._engine
@@ -36,7 +37,7 @@ async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, mo
     async def send(_target):
         for call in list(engine.calls):
             call.end()
-        return Received(200, {}, b"{}")
+        return Received(200, {}, body)
 
     monkeypatch.setattr(engine.transport, "send", send)
     await session.campaign("a", "c").get_many(["x"])
@@ -68,6 +69,14 @@ async def test_a_body_that_announces_its_size_is_not_read(server, make_session):
     with pytest.raises(BatchError) as caught:
         await make_session(max_response_bytes=10_000).campaign("a", "c").get_many(["x"])
     assert isinstance(caught.value.exceptions[0], ResponseTooLargeError)
+
+
+async def test_a_large_error_page_is_read_to_its_end(server, make_session):
+    """Its beginning is what is kept, and the connection is used again (a10)."""
+    server.fault(Fault(500, b"<p>sorry " + b"x" * 500_000, content_type="text/html"))
+    session = make_session()
+    assert (await session.campaign("a", "c").get("x")).ok
+    assert [request.connection for request in server.requests] == [1, 1]
 
 
 async def test_what_waits_twice_is_told_once(make_session):
@@ -377,6 +386,7 @@ async def test_closing_while_a_long_list_is_read(make_session):
 async def test_pieces_by_hand(server, make_session):
     """States that only rare timings reach, made by hand."""
     from leadstatus_async import ServerError
+    from leadstatus_async._attempts import _Report
     from leadstatus_async._call import Call
     from leadstatus_async._core.wire import Failure, Sort
 
@@ -392,7 +402,8 @@ async def test_pieces_by_hand(server, make_session):
         engine.attempts.outage.failed(engine.loop.time(), object(), object())
         assert request < 5
     spent = Failure(ServerError(500), Sort.PASSING)
-    assert engine.attempts._down(call, chunk, spent, engine.loop.time()), "its last attempt, in an outage"
+    report = _Report(engine.loop.time())
+    assert engine.attempts._down(call, chunk, spent, report), "its last attempt, in an outage"
     assert not call.ledger.outcomes[0].ok
     engine.attempts.close()
 

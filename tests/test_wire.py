@@ -340,8 +340,6 @@ def test_tolerated_answers(content):
         (b"<html><title>Sign in</title></html>", "the body is not JSON"),
         (b"\xff\xfe", "the body is not JSON"),
         (body(row("x" * 50))[:-20], "the body is not JSON (Input data was truncated)"),
-        (body(row()).replace(b"pending", b"pend\xffing"), "the body is not JSON"),
-        (body(row()).replace(b'"t"', b"NaN"), "the body is not JSON"),
         (body(row()).replace(b'"t"', b"1" * 5000), "the body is not JSON"),
         (b'{"data":' + b"[" * 100_000, "the body is not JSON"),
         (b"null", "no list data.items"),
@@ -392,7 +390,8 @@ def test_undecodable_answer_keeps_its_trace_id():
         (row("bad", None), "workflowStatus"),
         (row("bad", 5), "workflowStatus"),
         ({"leadId": "bad"}, "workflowStatus"),
-        (row("bad", latestStep=5), "latestStep"),
+        (row("bad", latestStep=True), "latestStep"),
+        (row("bad", hasPendingApproval=1), "hasPendingApproval"),
         (row("bad", workflowInstanceId=["x"]), "workflowInstanceId"),
         (row("bad", hasPendingApproval="yes"), "hasPendingApproval"),
         (row("bad", workflowStopReason={"code": 1}), "workflowStopReason"),
@@ -409,7 +408,7 @@ def test_malformed_row(bad, wrong):
     assert error.lead_ids == ("bad",)
     assert (error.status, error.trace_id) == (200, "t")
     assert wrong in str(error)
-    assert "'bad'" in error.snippet
+    assert '"bad"' in error.snippet
     assert "bad" not in str(error)
 
 
@@ -425,6 +424,13 @@ def test_nameless_row(item):
 def test_numeric_ids_are_read_as_their_digits(lead_id):
     """A server that sends an ID as a number means its digits (c5)."""
     assert read(body(row(lead_id))).items == [LeadStatus(str(lead_id), PENDING)]
+
+
+@pytest.mark.parametrize("number", ["5", "-1.50", "1e308", "1" * 2000])
+def test_numbers_in_text_fields_are_read_as_their_digits(number):
+    """A step, a reason or an instance that comes as a number is its digits, as they stand."""
+    content = body(row("a", latestStep=77), row("b")).replace(b"77", number.encode())
+    assert [one.latest_step for one in read(content).items] == [number, None]
 
 
 def test_empty_list_of_rows():

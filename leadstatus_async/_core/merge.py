@@ -16,7 +16,8 @@ from leadstatus_async.models import LeadFailure, LeadStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leadstatus_async._core.wire import BadRow, Rows
+    from leadstatus_async._core.redact import Redactor
+    from leadstatus_async._core.rows import BadRow, Rows
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -62,6 +63,11 @@ def merge(asked: Sequence[str], answer: Rows, *, attempts: int = 1, waited: floa
         outcomes.append(LeadFailure(lead_id, error))
     failed = sum(isinstance(outcome, LeadFailure) for outcome in outcomes)
     return Merged(outcomes, failed, sum(item.lead_id not in known for item in items))
+
+
+def redacted(merged: Merged, redactor: Redactor) -> Merged:
+    """Return the same with nothing in the texts of its statuses that must not be kept."""
+    return msgspec.structs.replace(merged, outcomes=redactor.outcomes(merged.outcomes))
 
 
 def _missing(lead_ids: Sequence[str], answer: Rows, *, attempts: int, waited: float) -> MissingLeadError:

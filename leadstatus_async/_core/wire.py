@@ -8,14 +8,15 @@ really received becomes an `APIStatusError` (a4). What to do about a failure is 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
 from leadstatus_async._core.headers import rate_hint, retry_after
+from leadstatus_async._core.redact import MESSAGE, NAME, Redactor
+from leadstatus_async._core.rows import MALFORMED, BadRow, Rows, cut, in_utf8, read_loosely, read_rows
 from leadstatus_async.errors import (
     STATUS_ERRORS,
     APIStatusError,
@@ -26,16 +27,16 @@ from leadstatus_async.errors import (
     UnexpectedStatusError,
     is_fatal,
 )
-from leadstatus_async.models import LeadStatus
+from leadstatus_async.models import LeadStatus  # noqa: TC001 - msgspec resolves it
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SNIPPET = 500
+_WINDOW = 8 * MESSAGE  # bytes of a page whose words are looked at
+_PLAUSIBLE = 2**20, 50_000  # bytes, beyond which an answer is not decoded if it has more objects than this
 _RETRIED = frozenset({408, 500, 502, 503, 504})
 _PAUSING = {429, 503}  # statuses whose `Retry-After` is about the rate
 _TOO_LARGE = frozenset({413, 414, 431})
-_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
 _ADVICE = {
     401: "The API key was refused: check that it is whole, live and not revoked",
     403: "The key needs the permission campaigns:read and access to this account group",
@@ -69,6 +70,7 @@ class Failure(msgspec.Struct, frozen=True):
         retry_after: seconds the server asked to wait; None where it did not.
         early: the connection was lost before any byte of an answer (a stale keep-alive, perhaps).
         stale: it was, and is known to have served another request before.
+        disbelieved: an answer came that cannot be this request's, as far as it can be read at all.
     """
 
     error: LeadStatusError
@@ -76,34 +78,7 @@ class Failure(msgspec.Struct, frozen=True):
     retry_after: float | None = None
     early: bool = False
     stale: bool = False
-
-
-class BadRow(msgspec.Struct, frozen=True):
-    """A row of the answer that is not what the API promises.
-
-    Attributes:
-        lead_id: whose row it is.
-        error: what is wrong with it.
-    """
-
-    lead_id: str
-    error: ResponseDecodeError
-
-
-class Rows(msgspec.Struct, frozen=True):
-    """The rows of a good answer, in the server's order.
-
-    Attributes:
-        items: one `LeadStatus` or `BadRow` each.
-        trace_id: the API's `traceId`, if any.
-        clean: no row is a `BadRow`.
-        unreadable: rows that do not even say whose they are.
-    """
-
-    items: list[LeadStatus | BadRow]
-    trace_id: str | None = None
-    clean: bool = False
-    unreadable: int = 0
+    disbelieved: bool = False
 
 
 class _Data(msgspec.Struct):
@@ -113,97 +88,88 @@ class _Data(msgspec.Struct):
 class _Answer(msgspec.Struct):
     data: _Data | None = None
     success: bool = True
-    traceId: Any = None  # noqa: N815 - the API's spelling
+    traceId: Annotated[str, msgspec.Meta(max_length=NAME)] | None = None  # noqa: N815 - the API's spelling
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_json = msgspec.json.Decoder().decode
+_PLAIN = Redactor()
 
 
 def decipher(
-    status: int, headers: Mapping[str, str], body: bytes, *, now: float | None = None
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | bytearray,
+    *,
+    now: float | None = None,
+    redactor: Redactor = _PLAIN,
 ) -> Rows | Failure:
     """Tell what an answer means.
 
     Args:
         status: of the response received.
         headers: of the response, case-insensitive.
-        body: whole and decompressed, possibly empty.
+        body: decompressed, possibly empty; of an answer that is no 200, its beginning is enough.
         now: epoch seconds, for dates in an answer that has no `Date` of its own.
+        redactor: takes out what must not be kept, of failures here, of rows when they meet their leads.
     """
     if status != 200:
-        return _refusal(status, headers, body, now)
+        return _refusal(status, headers, body, now, redactor)
+    size, objects = _PLAUSIBLE
+    if len(body) > size and body.count(b"{") > objects:
+        return _undecodable(f"it has more than {objects} objects", body, None, redactor)
     try:
         answer = _decode_answer(body)
-    except _MALFORMED:
-        return _salvage(body)
-    if answer.success and answer.data is not None:
-        return Rows(cast("list[LeadStatus | BadRow]", answer.data.items), _text(answer.traceId), clean=True)
-    return _salvage(body)
+    except MALFORMED as wrong:
+        return _salvage(body, str(wrong), redactor)
+    if not answer.success or answer.data is None:
+        return _salvage(body, "", redactor)
+    plain = redactor.clears(body)
+    trace_id = answer.traceId if plain else _text(answer.traceId, NAME, redactor)
+    return Rows(cast("list[LeadStatus | BadRow]", answer.data.items), trace_id, clean=True, plain=plain)
 
 
-def _salvage(body: bytes) -> Rows | Failure:
+def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | Failure:
     """Read a 200 that the strict decoder did not accept, row by row."""
-    whole, why = _loose(body)
-    if why:
-        return _undecodable(f"the body is not JSON ({why})", body, None)
+    text = in_utf8(body)
+    found = cut(text)
+    try:
+        whole = read_loosely(text if found is None else found.rest)
+    except ValueError as loose:
+        return _undecodable(f"the body is not JSON ({wrong or loose})", body, None, redactor)
     envelope = _object(whole)
-    trace_id = _text(envelope.get("traceId"))
+    trace_id = _text(envelope.get("traceId"), NAME, redactor)
     if envelope.get("success", True) is not True:
-        return Failure(_status_error(200, envelope, body, None), Sort.FINAL)
-    items = _object(envelope.get("data")).get("items")
-    if not _is_list(items):
-        return _undecodable("the answer has no list data.items", body, trace_id)
-    rows = [_row(item, trace_id) for item in items]
-    named = [row for row in rows if row is not None]
-    return Rows(named, trace_id, unreadable=len(rows) - len(named))
-
-
-def _loose(body: bytes) -> tuple[Any, str]:
-    """Decode any JSON: (value, "") or (None, why not).
-
-    msgspec refuses a BOM (c5), and lone surrogates (c4), which become `?` here: no log, terminal or
-    encoder downstream would take them.
-    """
-    try:
-        return _decode_json(body), ""
-    except _MALFORMED as strict:
-        with contextlib.suppress(ValueError, *_MALFORMED):
-            plain = json.dumps(json.loads(body), ensure_ascii=False)
-            return _decode_json(plain.encode("utf-8", "replace")), ""
-        return None, str(strict)
-
-
-def _row(item: Any, trace_id: str | None) -> LeadStatus | BadRow | None:
-    fields = _object(item)
-    lead_id = fields.get("leadId")
-    if isinstance(lead_id, int) and not isinstance(lead_id, bool):
-        lead_id = str(lead_id)  # IDs are strings by the reference; a number is read as its digits (c5)
-    if not isinstance(lead_id, str):
-        return None
-    try:
-        return msgspec.convert({**fields, "leadId": lead_id}, LeadStatus)
-    except msgspec.ValidationError as wrong:
-        error = ResponseDecodeError(
-            f"the row of this lead is malformed: {wrong}",
-            status=200,
-            trace_id=trace_id,
-            snippet=_brief(repr(fields)),
-            lead_ids=(lead_id,),
+        return Failure(_status_error(200, envelope, text, None, redactor), Sort.FINAL)
+    if found is not None and _object(envelope.get("data")).get("items") == []:
+        rows = read_rows(found, trace_id, redactor)
+        return rows or _undecodable(
+            "more of its rows are damaged than are worth it", body, trace_id, redactor
         )
-        return BadRow(lead_id, error)
+    return _undecodable("the answer has no list data.items", body, trace_id, redactor)
 
 
-def _undecodable(what: str, body: bytes, trace_id: str | None) -> Failure:
-    snippet = _snippet(body)
+def _undecodable(what: str, body: bytes | bytearray, trace_id: str | None, redactor: Redactor) -> Failure:
+    snippet = _snippet(body, redactor)
     shown = "" if snippet[:1] in ("{", "[") else f": {snippet[:100]!r}"  # rows name leads: no text for logs
-    message = f"HTTP 200, but {what}; {len(body)} bytes{shown}"
+    message = redactor.line(f"HTTP 200, but {what}; {len(body)} bytes{shown}", MESSAGE)
     error = ResponseDecodeError(message, status=200, trace_id=trace_id, snippet=snippet)
-    return Failure(error, Sort.PASSING)
+    return Failure(error, Sort.PASSING, disbelieved=True)
 
 
-def _refusal(status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> Failure:
-    whole, _ = _loose(body) if body else (None, "")
+def not_believed(rows: Rows) -> Failure:
+    """Return what becomes of an answer none of whose rows was asked for: it is another request's."""
+    what = f"none of the {len(rows.items)} leads in the answer was asked for: it is another request's"
+    error = ResponseDecodeError(f"HTTP 200, but {what}", status=200, trace_id=rows.trace_id)
+    return Failure(error, Sort.PASSING, disbelieved=True)
+
+
+def _refusal(
+    status: int, headers: Mapping[str, str], body: bytes | bytearray, now: float | None, redactor: Redactor
+) -> Failure:
+    text = in_utf8(body)
+    whole: Any = None
+    with contextlib.suppress(ValueError):
+        whole = read_loosely(text)
     envelope = _object(whole)
     spoken = isinstance(envelope.get("error"), dict)
     pause = retry_after(headers, whole, now=now)
@@ -211,7 +177,7 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, now: float | 
         hint = rate_hint(headers, status, now=now)
         if hint is not None and hint.remaining == 0 and hint.reset:
             pause = hint.reset  # as GitHub states it: nothing is left until then
-    error = _status_error(status, envelope, body, pause)
+    error = _status_error(status, envelope, text, pause, redactor)
     # Elsewhere it is no throttling: some send it with every answer (d7).
     return Failure(error, _sort(error, spoken=spoken), pause if status in _PAUSING else None)
 
@@ -228,19 +194,21 @@ def _sort(error: APIStatusError, *, spoken: bool) -> Sort:
     return Sort.REFUSED if error.status == 400 else Sort.FINAL
 
 
-def _status_error(status: int, envelope: dict[str, Any], body: bytes, pause: float | None) -> APIStatusError:
+def _status_error(
+    status: int, envelope: dict[str, Any], body: bytes, pause: float | None, redactor: Redactor
+) -> APIStatusError:
     kind = STATUS_ERRORS.get(status, ServerError if 500 <= status < 600 else UnexpectedStatusError)
     told = _object(envelope.get("error"))
-    message = _text(told.get("message")) or _snippet(body)[:200]
+    message = _text(told.get("message"), MESSAGE, redactor) or _snippet(body, redactor)[:200]
     advice = _ADVICE.get(status, "")
     if 300 <= status < 400:
         advice = "The server redirects, which is not followed, so that the key stays here: check base_url"
     return kind(
         status,
-        _text(told.get("code")),
+        _text(told.get("code"), NAME, redactor),
         message,
-        told.get("details"),
-        _text(envelope.get("traceId")),
+        redactor.details(told.get("details")),
+        _text(envelope.get("traceId"), NAME, redactor),
         pause,
         advice=advice,
     )
@@ -250,21 +218,15 @@ def _object(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
-def _is_list(value: Any) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
+def _text(value: Any, most: int, redactor: Redactor) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return redactor.line(str(value), most)
 
 
-def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
-
-
-def _snippet(body: bytes) -> str:
+def _snippet(body: bytes | bytearray, redactor: Redactor) -> str:
     """Return the beginning of a body as one line of text; of an HTML page, its words."""
-    text = body[: 8 * _SNIPPET].decode("utf-8-sig", "replace")
+    text = body[:_WINDOW].decode("utf-8-sig", "replace")
     if text.lstrip()[:1] == "<":
         text = re.sub(r"(?is)<(style|script)\b.*?</\1>|<[^>]*>", " ", text)
-    return _brief(" ".join(text.split()))
-
-
-def _brief(text: str) -> str:
-    return text[:_SNIPPET]
+    return redactor.line(" ".join(text.split()), MESSAGE, torn=len(body) > _WINDOW)

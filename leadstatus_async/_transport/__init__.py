@@ -1,6 +1,6 @@
 """One HTTP attempt: a request target goes out, a received answer or a typed failure comes back.
 
-The only module that knows aiohttp. Nothing of aiohttp leaves it: its exceptions, request objects
+The only folder that knows aiohttp. Nothing of aiohttp leaves it: its exceptions, request objects
 and headers hold the API key (a2), so they are turned into our errors here, which are returned and
 not raised, so that none stays on a `__context__`. No redirects, no cookies, no environment, no
 second attempt behind our back; the body is capped while it streams in.
@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import math
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from leadstatus_async._core.wire import Failure, Sort
+from leadstatus_async._transport.connections import UnaskedError, Way, looks_first, own_connector, sending
 from leadstatus_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -29,19 +31,31 @@ if TYPE_CHECKING:
     import ssl as ssl_module
     from collections.abc import Mapping
 
+    from aiohttp.client_proto import ResponseHandler
+
     from leadstatus_async._settings import Proxy, Secret
 
 CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
-_KEY_LENGTH = 8
+_ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
+_PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
+_TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
 _TLS = (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
 
 
 class Received(msgspec.Struct, frozen=True):
-    """An answer as it came; the body is decompressed, and of a large error page only its beginning."""
+    """An answer as it came.
+
+    Attributes:
+        status: HTTP status.
+        headers: case-insensitive.
+        body: decompressed; of an error's, the first 64 KiB.
+        connection: what it came on, for `Transport.disbelieve`.
+    """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
+    connection: ResponseHandler | None = None
 
 
 class Transport:
@@ -65,6 +79,7 @@ class Transport:
         ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         self._origin = str(base_url.origin())
+        self._scheme, self._authority = base_url.scheme, base_url.raw_authority
         self._key = key
         self._headers = headers
         self._seconds = timeout
@@ -78,6 +93,7 @@ class Transport:
         connect = {"sock_connect" if self._borrowed else "connect": min(timeout, CONNECT_TIMEOUT)}
         self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=math.inf, **connect)
         self.hidden_attempts = 1 if self._borrowed else 0
+        self._used: WeakSet[ResponseHandler] = WeakSet()  # connections of a borrowed session
 
     @property
     def opened(self) -> bool:
@@ -109,14 +125,24 @@ class Transport:
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
-        way = _Way()
+        way = Way()
         try:
             return await self._exchange(self._session, target, way)
-        except asyncio.CancelledError:
-            pass  # raised anew below: aiohttp's frames, which this one has passed, hold the key
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, way, seconds=self._seconds, origin=self._origin)
-        raise asyncio.CancelledError
+        except BaseException as caught:  # noqa: BLE001 - raised again below
+            ended = caught
+        # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.
+        ended.__cause__ = ended.__context__ = None
+        try:
+            raise ended.with_traceback(None)
+        finally:
+            del ended
+
+    def disbelieve(self, received: Received) -> None:
+        """Close the connection that an answer came on, since it may have been another request's."""
+        if received.connection is not None:
+            received.connection.close()
 
     async def aclose(self) -> None:
         """Close our own aiohttp session; a borrowed one is left as it was."""
@@ -124,11 +150,9 @@ class Transport:
             await self._session.close()
 
     def _own_session(self) -> aiohttp.ClientSession:
-        # No pool limit: permits bound what is in flight, and waiting for a pool would eat the timeout (a7).
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl or True),
+            connector=own_connector(self._ssl),
             cookie_jar=aiohttp.DummyCookieJar(),  # a13
-            trace_configs=[_reuse_told()],
         )
         if hasattr(session, "_retry_connection"):
             session._retry_connection = False  # noqa: SLF001 - aiohttp has no public switch (aiohttp#10790)
@@ -136,18 +160,27 @@ class Transport:
             self.hidden_attempts = 1
         return session
 
-    async def _exchange(self, session: aiohttp.ClientSession, target: str, way: _Way) -> Received | Failure:
-        url = URL(self._origin + target, encoded=True)
-        async with session.get(url, **self._options(way)) as response:
-            way.answered = True
-            status, headers = response.status, response.headers
-            body, whole = await self._read(response)
-        if not whole and status == 200:
-            message = f"the body is larger than max_response_bytes ({self._max_bytes} bytes, decompressed)"
-            return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
-        return Received(status, headers, body)
+    async def _exchange(self, session: aiohttp.ClientSession, target: str, way: Way) -> Received | Failure:
+        path, _, query = target.partition("?")
+        url = URL.build(  # half the time of parsing it
+            scheme=self._scheme, authority=self._authority, path=path, query_string=query, encoded=True
+        )
+        options = self._options()
+        if self._borrowed:
+            # A request's own middlewares replace the session's, which its owner wants to run as well.
+            options["middlewares"] = (*session._middlewares, looks_first(way, self._used))  # noqa: SLF001
+        sending.set(way)
+        for _ in range(_TRIES):
+            try:
+                async with session.get(url, **options) as response:
+                    way.answered = True
+                    return await self._received(response, way)
+            except UnaskedError:
+                continue
+        message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
+        return Failure(APIConnectionError(message), Sort.PASSING)
 
-    def _options(self, way: _Way) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         """Return what overrides all that a borrowed session may have set (a16); never kept, for the key."""
         options: dict[str, Any] = {
             "headers": {**self._headers, "Authorization": f"Bearer {self._key.reveal()}"},
@@ -155,9 +188,8 @@ class Transport:
             "allow_redirects": False,
             "raise_for_status": False,
             "auto_decompress": True,
+            "read_bufsize": _PIECE,
         }
-        if not self._borrowed:  # the owner's traces have a context of their own
-            options["trace_request_ctx"] = way
         if self._ssl is not None:
             options["ssl"] = self._ssl
         if self._proxy is not None:
@@ -171,57 +203,32 @@ class Transport:
                 where["Proxy-Authorization"] = basic
         return options
 
-    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        """Read the body, decompressed, up to the cap (a11): the bytes, and whether they are all."""
-        if (response.content_length or 0) > self._max_bytes:
-            response.close()
-            return b"", False
-        pieces: list[bytes] = []
-        size = 0
-        while piece := await response.content.readany():
-            pieces.append(piece)
+    async def _received(self, response: aiohttp.ClientResponse, way: Way) -> Received | Failure:
+        """Read an answer: the body, decompressed, up to the cap (a11)."""
+        status, most = response.status, self._max_bytes
+        keep = most if status == 200 else min(most, _ERROR_BYTES)
+        size = response.content_length or 0
+        content = response.content
+        body: bytes | bytearray = b""
+        if size <= most:
+            body = await content.readany()  # all there is, as a rule
+            size = len(body)
+        while size <= most and not content.at_eof():
+            piece = await content.readany()
             size += len(piece)
-            if size > self._max_bytes:
-                response.close()
-                return b"".join(pieces)[: self._max_bytes], False
-        return b"".join(pieces), True
-
-    def redacted(self, body: bytes) -> bytes:
-        """Take the key out of a body whose text will be shown: debugging proxies echo what they were sent.
-
-        Keys too short to be real ones stay: they would be found in innocent words.
-        """
-        key = self._key.reveal().encode()
-        return body.replace(key, b"[redacted]") if len(key) >= _KEY_LENGTH and key in body else body
-
-
-class _Way:
-    """How far a request came.
-
-    Attributes:
-        reused: its connection had served another request before; never known on a borrowed session.
-        answered: the head of an answer came.
-    """
-
-    __slots__ = ("answered", "reused")
-
-    def __init__(self) -> None:
-        self.reused = self.answered = False
-
-
-def _reuse_told() -> aiohttp.TraceConfig:
-    """Return what makes aiohttp tell a request's way that its connection is a reused one."""
-
-    async def reused(_: aiohttp.ClientSession, context: Any, __: object) -> None:
-        context.trace_request_ctx.reused = True
-
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(reused)
-    return config
+            if len(body) < keep:
+                body = bytearray(body) if isinstance(body, bytes) else body
+                body += piece[: keep - len(body)]  # in place, so that nothing is held twice
+        if size > most:
+            response.close()
+            if status == 200:
+                message = f"the body is larger than max_response_bytes ({most} bytes, decompressed)"
+                return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
+        return Received(status, response.headers, body if len(body) <= keep else body[:keep], way.connection)
 
 
 def _failure(  # noqa: PLR0911 - a table of cases
-    caught: Exception, way: _Way, *, seconds: float, origin: str
+    caught: Exception, way: Way, *, seconds: float, origin: str
 ) -> Failure:
     """Turn what aiohttp raised into our error; a `ClientResponseError`'s status is not the server's (a4)."""
     if isinstance(caught, _TLS):

@@ -1,0 +1,156 @@
+"""Connections that are not used again once they have received what nobody asked for (h1).
+
+aiohttp's pool does not look whether an idle connection has received something. An answer that is sent
+twice would then answer the next request, whatever that asks for, and put every later one on that
+connection one behind. In our own session each connection is a `Connection`, which ends when that
+happens; on a borrowed one, whose connections are aiohttp's, a middleware of the request looks for it
+just before sending. Bytes that arrive once the next request is on its way cannot be told from its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import sys
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+    from weakref import WeakSet
+
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+
+class Way:
+    """How far a request came.
+
+    Attributes:
+        connection: what it was sent on.
+        reused: that had served another request before; never known on a borrowed session.
+        answered: the head of an answer came.
+    """
+
+    __slots__ = ("answered", "connection", "reused")
+
+    def __init__(self) -> None:
+        self.connection: ResponseHandler | None = None
+        self.reused = self.answered = False
+
+
+sending: ContextVar[Way] = ContextVar("sending")
+
+
+class UnaskedError(Exception):
+    """A connection has received something before a request was sent on it."""
+
+
+class Connection(ResponseHandler):
+    """A connection of our own that ends when it receives what no request on it has asked for.
+
+    While it is idle that is any byte; after an answer, more than that. Bytes that arrive once the next
+    request is on its way cannot be told from its answer.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._idle = True  # nothing is asked, or all that was is answered
+        self._served = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Take note that a request is about to be sent (aiohttp calls this before each)."""
+        way = sending.get()
+        way.connection, way.reused = self, self._served
+        self._served, self._idle = True, False
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the server."""
+        if self._idle and data:  # none: what was held back is decompressed
+            self.force_close()
+            self.close()
+        else:
+            super().data_received(data)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take the head of an answer, whose end makes the connection idle."""
+        if self._idle:
+            self.force_close()
+            return
+        super().feed_data(data, size)
+        message, payload = data
+        if message.code >= 200:
+            payload.on_eof(self._answered)
+
+    def is_connected(self) -> bool:
+        """Whether it may be used; the pool asks before it hands it out again."""
+        if not super().is_connected():
+            return False
+        return not self._idle or not (self.should_close or self._begun() or _readable(self))
+
+    def _answered(self) -> None:
+        self._idle = True
+
+    def _begun(self) -> bool:
+        """Whether the beginning of another head came with the answer."""
+        try:
+            return self._parser is not None and self._parser.feed_eof() is not None
+        except Exception:  # noqa: BLE001 - whatever it is, it is no head
+            return True
+
+
+def own_connector(ssl: ssl_module.SSLContext | None) -> aiohttp.TCPConnector:
+    """Return a connector that makes each connection a `Connection`."""
+    # No pool limit: permits bound what is in flight, and waiting for a pool would eat the timeout (a7).
+    connector = aiohttp.TCPConnector(limit=0, ssl=ssl or True)
+    if hasattr(connector, "_factory"):
+        # aiohttp has no public way to give connections a class.
+        make: partial[Any] = partial(Connection, loop=asyncio.get_running_loop())
+        connector._factory = make  # noqa: SLF001
+        return connector
+    # An aiohttp that no longer has it: rather than trust an idle connection, use none twice.
+    return aiohttp.TCPConnector(limit=0, ssl=ssl or True, force_close=True)  # pragma: no cover
+
+
+def looks_first(way: Way, used: WeakSet[ResponseHandler]) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware by which a request is sent only on a connection that has received nothing unasked.
+
+    Args:
+        way: of the request.
+        used: connections that have served a request of ours; added to. On a new one, TLS may have left bytes.
+    """
+
+    async def look_first(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        send = request.send
+
+        async def looked(conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+            protocol = way.connection = cast("ResponseHandler", conn.protocol)
+            if protocol.should_close or (protocol in used and _readable(protocol)):
+                raise UnaskedError
+            used.add(protocol)
+            return await send(conn)
+
+        request.send = looked  # type: ignore[method-assign] # of this one request
+        return await handler(request)
+
+    return look_first
+
+
+def _readable(protocol: ResponseHandler) -> bool:
+    """Whether an idle connection has bytes, or its end, that the loop has not read yet, or is closed."""
+    socket = None if protocol.transport is None else protocol.transport.get_extra_info("socket")
+    fileno = -1 if socket is None else socket.fileno()
+    if fileno < 0:
+        return True
+    if sys.platform == "win32":  # pragma: no cover - no poll there
+        return bool(select.select([fileno], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(fileno, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,243 @@
+"""However a sent request ends, exactly one account of it is given, and a lost probe frees the way (h2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from leadstatus_async import (
+    BatchError,
+    DeadlineExceededError,
+    LeadStatusError,
+    LimiterError,
+    RateLimit,
+    RetryPolicy,
+    ServerError,
+    SessionClosedError,
+)
+from leadstatus_async.events import AttemptFinished, OutageEnded, OutageStarted
+from leadstatus_async.limiter import TokenBucketLimiter
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+TIMEOUT = 0.05
+SHARE = {"equal": 1.0, "just below": 0.98, "just above": 1.02}
+LEADS = [f"lead{number}" for number in range(20)]
+
+
+class Watched:
+    """A session, what it tells its observer, and a campaign."""
+
+    def __init__(self, make_session, **options):
+        self.seen = []
+        self.down = asyncio.Event()
+        retry = RetryPolicy(base_delay=0.005, max_delay=0.01)
+        options = {"timeout": TIMEOUT, "chunk_size": 1, "retry": retry} | options
+        self.session = make_session(on_event=self.observe, **options)
+        self.campaign = self.session.campaign("acc", "camp")
+
+    def observe(self, event):
+        self.seen.append(event)
+        if isinstance(event, OutageStarted):
+            self.down.set()
+
+    def count(self, kind):
+        return sum(isinstance(event, kind) for event in self.seen)
+
+    async def fall(self, server):
+        """Let the server be down, until an outage has begun and its next probe is due."""
+        await self.campaign.get("warm")
+        server.fault("500", times=None)
+        job = asyncio.create_task(self.campaign.get_many(LEADS))
+        await self.down.wait()
+        job.cancel()
+        await asyncio.wait([job])
+        server.clear_faults()
+        while self.session._engine.attempts.hold() > 0:
+            await asyncio.sleep(0.001)
+
+    async def comes_back(self, server):
+        """Check that it sends again, and has told of each request once."""
+        server.clear_faults()
+        async with asyncio.timeout(10):
+            assert (await self.campaign.get("back")).ok
+        assert self.count(AttemptFinished) == self.session.stats.requests
+        assert self.session.stats.in_flight == 0
+        assert self.count(OutageStarted) == self.count(OutageEnded)
+
+
+async def patiently(campaign, lead, how, seconds):
+    """Get a lead that will not be answered in time."""
+    if how == "deadline":
+        with pytest.raises(LeadStatusError):  # the deadline's error, or the attempt's, whichever came first
+            await campaign.get(lead, deadline=seconds)
+    else:
+        with pytest.raises((TimeoutError, LeadStatusError)):
+            async with asyncio.timeout(seconds):
+                await campaign.get(lead)
+
+
+@pytest.mark.parametrize("probe", [True, False], ids=["probe", "no probe"])
+@pytest.mark.parametrize("how", ["deadline", "timeout"])
+@pytest.mark.parametrize("share", SHARE)
+async def test_patience_as_long_as_the_timeout(server, make_session, share, how, probe):
+    """A caller's patience may end in the very turn in which aiohttp's own timeout does."""
+    many = [Watched(make_session) for _ in range(1 if probe else 10)]
+    for watched in many:
+        if probe:
+            await watched.fall(server)
+        server.fault("hang", times=None)
+        seconds = SHARE[share] * TIMEOUT
+        await patiently(watched.campaign, "x", how, seconds)
+        server.clear_faults()
+    async with asyncio.timeout(10):
+        for number, watched in enumerate(many):
+            assert (await watched.campaign.get(f"back{number}")).ok
+    assert all(watched.count(AttemptFinished) == watched.session.stats.requests for watched in many)
+    assert all(watched.session.stats.in_flight == 0 for watched in many)
+
+
+async def test_forty_sessions_whose_probe_is_cut_off_with_the_timeout(server, make_session):
+    """All of them send again when the server is back."""
+    many = [Watched(make_session) for _ in range(40)]
+    for watched in many:
+        await watched.fall(server)
+        server.fault("hang", times=None)
+        await patiently(watched.campaign, "x", "deadline", TIMEOUT)
+        server.clear_faults()
+    back = [asyncio.create_task(one.campaign.get("back")) for one in many]
+    await asyncio.wait(back, timeout=10)
+    assert sum(not get.done() for get in back) == 0, "sessions that never send again"
+    assert all(one.count(AttemptFinished) == one.session.stats.requests for one in many)
+
+
+async def test_a_server_that_hangs_is_noticed_as_down(server, make_session):
+    """Even if each caller leaves in the very turn in which its request times out."""
+    watched = Watched(make_session, retry=RetryPolicy(base_delay=0.001, max_delay=0.001))
+    await watched.campaign.get("warm")
+    server.fault("hang", times=None)
+    for number in range(30):
+        await patiently(watched.campaign, f"x{number}", "deadline", TIMEOUT)
+    assert watched.count(OutageStarted) == 1
+    await watched.comes_back(server)
+
+
+class Grumpy(TokenBucketLimiter):
+    """A limiter that raises where it is told to, once."""
+
+    broken = None
+
+    def _maybe(self, where):
+        if self.broken == where:
+            self.broken = None
+            raise RuntimeError(where)
+
+    def observe(self, *args):
+        self._maybe("observe")
+        super().observe(*args)
+
+    def pause(self, *args):
+        self._maybe("pause")
+        super().pause(*args)
+
+
+@pytest.mark.parametrize("probe", [True, False], ids=["probe", "no probe"])
+@pytest.mark.parametrize("answer", ["ok", "500", "429", "503-retry-after"])
+@pytest.mark.parametrize("where", ["observe", "pause"])
+async def test_a_lent_limiter_that_raises(server, make_session, where, answer, probe):
+    """The request is accounted for all the same; what was answered is delivered."""
+    limiter = Grumpy([RateLimit(1000)])
+    watched = Watched(make_session, rate_limit=limiter)
+    if probe:
+        await watched.fall(server)
+    limiter.broken = where
+    server.script(answer)
+    (outcome,) = await asyncio.gather(watched.campaign.get("x"), return_exceptions=True)
+    if answer == "ok":
+        assert outcome.ok, "the rows that had come were delivered"
+    elif limiter.broken:  # it was not asked
+        assert isinstance(outcome, ServerError) if probe else outcome.ok
+    else:
+        assert isinstance(outcome, LimiterError)
+        assert isinstance(outcome.__cause__, RuntimeError)
+    limiter.broken = None
+    await watched.comes_back(server)
+
+
+@pytest.mark.parametrize("probe", [True, False], ids=["probe", "no probe"])
+@pytest.mark.parametrize("where", ["decipher", "merge", "decide"])
+async def test_a_bug_of_our_own(server, make_session, monkeypatch, where, probe):
+    """It reaches the caller, and the request is accounted for."""
+    watched = Watched(make_session)
+    if probe:
+        await watched.fall(server)
+
+    def bug(*_, **__):
+        monkeypatch.undo()
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(f"leadstatus_async._attempts.{where}", bug)
+    if where == "decide":
+        server.script("403")
+    with pytest.raises(KeyError, match="a bug"):
+        await watched.campaign.get("x")
+    ended = Counter(event.error for event in watched.seen if isinstance(event, AttemptFinished))
+    assert ended["KeyError"] == (where != "decide")
+    await watched.comes_back(server)
+
+
+@pytest.mark.parametrize("probe", [True, False], ids=["probe", "no probe"])
+async def test_cancellation(server, make_session, probe):
+    """A request cut off by its caller is told as such."""
+    watched = Watched(make_session)
+    if probe:
+        await watched.fall(server)
+    server.hold()
+    before = server.count
+    get = asyncio.create_task(watched.campaign.get("x"))
+    await server.wait_for_requests(before + 1)
+    get.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await get
+    server.release()
+    assert watched.seen[-1].error == "CancelledError"
+    await watched.comes_back(server)
+
+
+@pytest.mark.parametrize("probe", [True, False], ids=["probe", "no probe"])
+async def test_close(server, make_session, probe):
+    """A session that is closed over its requests tells of each once, and ends its outage."""
+    watched = Watched(make_session)
+    if probe:
+        await watched.fall(server)
+    server.hold()
+    before = server.count
+    get = asyncio.create_task(watched.campaign.get("x"))
+    await server.wait_for_requests(before + 1)
+    await watched.session.aclose()
+    with pytest.raises(SessionClosedError):
+        await get
+    server.release()
+    assert watched.count(AttemptFinished) == watched.session.stats.requests == server.count
+    assert watched.count(OutageStarted) == watched.count(OutageEnded)
+
+
+async def test_a_pause_is_kept_whose_caller_left_with_the_answer(server, make_session, monkeypatch):
+    """A 429 closes the gate for everybody, even if the call it answers ended in the same turn."""
+    session = make_session(rate_limit=RateLimit(1000))
+    engine = session._engine
+    transport_send = engine.transport.send
+
+    async def send(target):
+        answer = await transport_send(target)
+        for call in list(engine.calls):
+            call.stop(DeadlineExceededError("in the same turn"))
+        return answer
+
+    monkeypatch.setattr(engine.transport, "send", send)
+    server.fault("429-retry-after")
+    with pytest.raises((DeadlineExceededError, BatchError)):
+        await session.campaign("a", "c").get_many(["x"])
+    assert session.rate_limit_state.paused_for > 0.5

@@ -14,6 +14,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leadstatus_async._calls.stream import StatusStream
     from leadstatus_async._version import __version__
     from leadstatus_async.campaign import Campaign
     from leadstatus_async.errors import (
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
         SessionStats,
     )
     from leadstatus_async.session import LeadStatusSession
-    from leadstatus_async.stream import StatusStream
 
 __all__ = [
     "APIConnectionError",
@@ -99,7 +99,8 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = ("_version", "errors", "models", "policy", "results", "limiter", "campaign", "session", "stream")
+_PUBLIC = ("errors", "models", "policy", "results", "limiter", "campaign", "session")
+_MODULES = ("_version", *_PUBLIC, "_calls.stream")
 
 logging.getLogger("leadstatus_async").addHandler(logging.NullHandler())
 

@@ -1,36 +1,34 @@
 """A campaign, and the calls about its leads.
 
-Thin: validation and planning are pure (`_core`), sending is the engine's. What is here is the way
-from the caller's list to distinct IDs, and from their outcomes back to the caller's positions.
+Thin: each call is checked here, and made by a module of `_calls`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from leadstatus_async._call import Call
-from leadstatus_async._coalesce import pending_gets
-from leadstatus_async._core.ids import BadId, bad_lead_ids
-from leadstatus_async._core.plan import plan_chunks
-from leadstatus_async._figures import Reporter
-from leadstatus_async._flow import Flow
-from leadstatus_async._sift import Outcome, Wanted, blocks, check_no_str, sift
-from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError, SessionClosedError
+from leadstatus_async._calls.get import pending_gets
+from leadstatus_async._calls.get_many import OnError, ask, fold
+from leadstatus_async._calls.reading import Flow
+from leadstatus_async._calls.stream import StatusStream
+from leadstatus_async._calls.watch import poll, settled
+from leadstatus_async._checks import require_callback, require_number, require_whole
+from leadstatus_async._engine.observer import Reporter
+from leadstatus_async._steps.chunk import plan_chunks
+from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str
+from leadstatus_async._steps.validate import BadId, bad_lead_ids
+from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 from leadstatus_async.limiter import seconds_until
 from leadstatus_async.models import LeadFailure, LeadStatus
-from leadstatus_async.policy import require_callback, require_number, require_whole
 from leadstatus_async.results import BatchResult, Plan, Progress
-from leadstatus_async.stream import StatusStream
-from leadstatus_async.watch import poll, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leadstatus_async._core.plan import Endpoint
-    from leadstatus_async._engine import Engine
-
-OnError = Literal["raise", "collect"]
+    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._steps.chunk import Endpoint
 
 
 class Campaign:
@@ -95,9 +93,9 @@ class Campaign:
         Every error raised after sending has `.result`, with what was answered until then.
         """
         _check_options(on_error, deadline, progress)
-        self._engine.enter()
-        wanted = await sift(lead_ids, self._room, collect=on_error == "collect")
-        return await self._ask(wanted, on_error, deadline, progress)
+        started = self._engine.enter().loop.time()
+        folded = await fold(lead_ids, self._room, collect=on_error == "collect")
+        return await self._ask(folded, started, on_error, deadline, progress)
 
     async def get(self, lead_id: str, *, deadline: float | None = None) -> LeadStatus:
         """Ask for the status of one lead; gets of one campaign that wait together share requests.
@@ -217,7 +215,13 @@ class Campaign:
             require_callback("until", until, "one LeadStatus")
         self._engine.enter()
         ids = self._checked(lead_ids)
-        return poll(self, self._engine, ids, interval, settled if until is None else until)
+        return poll(
+            partial(self.get_many, on_error="collect"),
+            self._engine.wait_closed,
+            ids,
+            interval,
+            settled if until is None else until,
+        )
 
     @overload
     async def retry(
@@ -261,16 +265,16 @@ class Campaign:
                 f"retry takes a BatchResult (an error's .result, too), not {type(result).__name__}"
             )
         _check_options(on_error, deadline, progress)
-        self._engine.enter()
+        started = self._engine.enter().loop.time()
         before = cast("BatchResult[Outcome]", result)
-        wanted = Wanted()
+        folded = Folded()
         for position, outcome in enumerate(before):
-            wanted.positions.append(outcome.lead_id)
+            folded.positions.append(outcome.lead_id)
             if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
-                wanted.settled[position] = outcome
+                folded.settled[position] = outcome
             else:
-                wanted.asked[outcome.lead_id] = None
-        return await self._ask(wanted, on_error, deadline, progress)
+                folded.asked[outcome.lead_id] = None
+        return await self._ask(folded, started, on_error, deadline, progress)
 
     def plan(self, lead_ids: Iterable[str]) -> Plan:
         """Say what `get_many` would cost if nothing fails, without any I/O.
@@ -299,32 +303,21 @@ class Campaign:
 
     async def _ask(
         self,
-        wanted: Wanted,
+        folded: Folded,
+        started: float,
         on_error: OnError,
         deadline: float | None,
         progress: Callable[[Progress], object] | None,
     ) -> BatchResult[Any]:
-        engine = self._engine
-        call = Call(
-            engine.permits,
-            list(wanted.asked),
+        return await ask(
+            self._engine,
             self._endpoint,
-            engine.limits,
-            (engine.total,),
-            started=wanted.started,
+            folded,
+            started=started,
+            on_error=on_error,
             deadline=deadline,
-            weights=wanted.weights,
-            reporter=Reporter(progress, len(wanted.positions), wanted.failed) if progress else None,
+            progress=progress,
         )
-        if engine.closed:  # while the list was read
-            call.stop(SessionClosedError("the session was closed before this lead was asked for"))
-        else:
-            engine.begin(call)
-        await call.run()
-        result = BatchResult(wanted.place(call.ledger.outcomes), call.stats(), call.trace_ids)
-        if (wanted.failed or call.tally.failures) and (on_error == "raise" or call.closed):
-            result.raise_for_failures()
-        return result
 
 
 def _check_options(on_error: object, deadline: object, progress: object) -> None:

@@ -28,14 +28,17 @@ attributes, not text, so that equal failures read equal and logs stay free of th
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from leadstatus_async.models import LeadFailure
     from leadstatus_async.results import BatchResult
 
-_SHOWN = 5
+_SHOWN = 5  # bad IDs in a message
+_KINDS_SHOWN = 3  # kinds of failures, and leads, in one
 _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
@@ -73,6 +76,10 @@ class LeadStatusError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
+
+    def summary_of(self, failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatusError:
+        """Return what a call raises for `failures`, of which this is one: see `raise_for_failures`."""
+        return _summary(failures, result)
 
 
 class ConfigurationError(LeadStatusError, ValueError):
@@ -295,6 +302,44 @@ def own_copy(error: LeadStatusError) -> LeadStatusError:
     if hasattr(error, "__notes__"):
         own.__notes__ = list(error.__notes__)
     return own
+
+
+def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatusError:
+    """Choose the error that tells the caller of `failures`, by DESIGN's order of precedence."""
+    for decisive in (is_fatal, _is(SessionClosedError), _is(DeadlineExceededError)):
+        concerned = [failure for failure in failures if decisive(failure.error)]
+        if concerned:
+            return for_caller(concerned, result)
+    distinct: dict[tuple[type[Exception], str], list[LeadFailure]] = {}
+    for failure in failures:
+        distinct.setdefault((type(failure.error), str(failure.error)), []).append(failure)
+    kinds = ", ".join(
+        f"{len(same)} {kind.__name__}" for (kind, _), same in islice(distinct.items(), _KINDS_SHOWN)
+    )
+    more = ", ..." if len(distinct) > _KINDS_SHOWN else ""
+    return BatchError(
+        f"{len(failures)} of {len(result)} leads failed ({kinds}{more}); the others are in .result, "
+        "campaign.retry(error.result) asks again for the failed ones",
+        [for_caller(same, None) for same in distinct.values()],
+        result=result,
+    )
+
+
+def _is(kind: type[Exception]) -> Callable[[BaseException], bool]:
+    return lambda error: isinstance(error, kind)
+
+
+def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> LeadStatusError:
+    """Copy the first failure's error for raising, with all the leads it concerns."""
+    fresh = own_copy(cast("LeadStatusError", failures[0].error))
+    fresh.lead_ids = tuple(dict.fromkeys(failure.lead_id for failure in failures))
+    fresh.result = result
+    shown = ", ".join(map(ascii, fresh.lead_ids[:_KINDS_SHOWN]))
+    more = f" and {len(fresh.lead_ids) - _KINDS_SHOWN} more" if len(fresh.lead_ids) > _KINDS_SHOWN else ""
+    trace_id = getattr(fresh, "trace_id", None)
+    trace = f"; trace id {trace_id}" if trace_id else ""
+    fresh.add_note(f"leads: {shown}{more}; attempts: {fresh.attempts}, waited {fresh.waited:.1f} s{trace}")
+    return fresh
 
 
 def _brief(value: object) -> str:

@@ -8,27 +8,14 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import msgspec
 
-from leadstatus_async.errors import (
-    BatchError,
-    DeadlineExceededError,
-    LeadStatusError,
-    SessionClosedError,
-    is_fatal,
-    own_copy,
-)
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
-_SHOWN = 3
 _CRLF = "\r\n"
 
 
@@ -209,7 +196,7 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
         """
         failures = self.failures
         if failures:
-            raise _summary(failures, self)
+            raise cast("_Summarizing", failures[0].error).summary_of(failures, self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one flat row per position: the fields of `LeadStatus`, and `error` (None if answered)."""
@@ -227,6 +214,14 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
         writer.writeheader()
         writer.writerows(_written(row) for row in self.to_dicts())
         return "".join(f"{line.removesuffix(_CRLF)}\n" for line in lines)
+
+
+class _Summarizing(Protocol):
+    """What every error of `leadstatus_async.errors` can do, which this module does not know."""
+
+    def summary_of(self, failures: list[LeadFailure], result: BatchResult[Any]) -> Exception:
+        """Return what a call raises for these failures."""
+        ...
 
 
 class _Lines(list[str]):
@@ -247,39 +242,3 @@ def _flat(outcome: LeadStatus | LeadFailure) -> dict[str, Any]:
 
 def _written(row: dict[str, Any]) -> dict[str, Any]:
     return {name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()}
-
-
-def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatusError:
-    """Choose the error that tells the caller of `failures`, by DESIGN's order of precedence."""
-    for decisive in (is_fatal, _is(SessionClosedError), _is(DeadlineExceededError)):
-        concerned = [failure for failure in failures if decisive(failure.error)]
-        if concerned:
-            return for_caller(concerned, result)
-    distinct: dict[tuple[type[Exception], str], list[LeadFailure]] = {}
-    for failure in failures:
-        distinct.setdefault((type(failure.error), str(failure.error)), []).append(failure)
-    kinds = ", ".join(f"{len(same)} {kind.__name__}" for (kind, _), same in islice(distinct.items(), _SHOWN))
-    more = ", ..." if len(distinct) > _SHOWN else ""
-    return BatchError(
-        f"{len(failures)} of {len(result)} leads failed ({kinds}{more}); the others are in .result, "
-        "campaign.retry(error.result) asks again for the failed ones",
-        [for_caller(same, None) for same in distinct.values()],
-        result=result,
-    )
-
-
-def _is(kind: type[Exception]) -> Callable[[BaseException], bool]:
-    return lambda error: isinstance(error, kind)
-
-
-def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> LeadStatusError:
-    """Copy the first failure's error for raising, with all the leads it concerns."""
-    fresh = own_copy(cast("LeadStatusError", failures[0].error))
-    fresh.lead_ids = tuple(dict.fromkeys(failure.lead_id for failure in failures))
-    fresh.result = result
-    shown = ", ".join(map(ascii, fresh.lead_ids[:_SHOWN]))
-    more = f" and {len(fresh.lead_ids) - _SHOWN} more" if len(fresh.lead_ids) > _SHOWN else ""
-    trace_id = getattr(fresh, "trace_id", None)
-    trace = f"; trace id {trace_id}" if trace_id else ""
-    fresh.add_note(f"leads: {shown}{more}; attempts: {fresh.attempts}, waited {fresh.waited:.1f} s{trace}")
-    return fresh

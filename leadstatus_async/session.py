@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import aiohttp
 
-from leadstatus_async._core.ids import checked_path_id
-from leadstatus_async._core.plan import Limits, endpoint
-from leadstatus_async._engine import Engine
-from leadstatus_async._observe import Observer
-from leadstatus_async._settings import (
+from leadstatus_async._checks import require_callback, require_number, require_whole
+from leadstatus_async._engine.core import Engine
+from leadstatus_async._engine.observer import Observer
+from leadstatus_async._engine.transport import Transport
+from leadstatus_async._options import (
     checked_base_url,
     checked_format,
     checked_headers,
@@ -24,11 +24,12 @@ from leadstatus_async._settings import (
     checked_ssl,
     redactor_of,
 )
-from leadstatus_async._transport import Transport
+from leadstatus_async._steps.chunk import Limits, endpoint
+from leadstatus_async._steps.validate import checked_path_id
 from leadstatus_async.campaign import Campaign
 from leadstatus_async.errors import ConfigurationError
 from leadstatus_async.limiter import Limiter, TokenBucketLimiter
-from leadstatus_async.policy import RateLimit, RetryPolicy, require_callback, require_number, require_whole
+from leadstatus_async.policy import RateLimit, RetryPolicy
 from leadstatus_async.results import RateLimitState, SessionStats
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from leadstatus_async._core.plan import LeadIdsFormat
+    from leadstatus_async._steps.chunk import LeadIdsFormat
     from leadstatus_async.events import Event
 
 _DEFAULT_RATE = RateLimit(10, per=1.0)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from leadstatus_async import RateLimit, RetryPolicy
-from leadstatus_async._bucket import sizes
-from leadstatus_async._core.adapt import Controller
-from leadstatus_async._core.headers import RateHint
-from leadstatus_async._core.retry import ThrottleRun, stated_pause
+from leadstatus_async._pace.bucket import sizes
+from leadstatus_async._state.rate import Controller
+from leadstatus_async._state.throttle import ThrottleRun
+from leadstatus_async._steps.decide import stated_pause
+from leadstatus_async._steps.headers import RateHint
 from leadstatus_async.testing.quota import Decision, FixedWindow, SlidingWindow, TokenBucket
 
 if TYPE_CHECKING:

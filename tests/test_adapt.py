@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadstatus_async._core.adapt import Controller
-from leadstatus_async._core.headers import RateHint
+from leadstatus_async._state.rate import Controller
+from leadstatus_async._steps.headers import RateHint
 
 
 def work(controller, seconds, start, *, every=None, latency=0.01):

@@ -517,7 +517,7 @@ async def test_a_bug_of_ours_reaches_the_caller(campaign, monkeypatch):
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("leadstatus_async._attempts.merge", broken)
+    monkeypatch.setattr("leadstatus_async._engine.attempt.merge", broken)
     with pytest.raises(ZeroDivisionError):
         await campaign.get_many(["a"])
     with pytest.raises(ZeroDivisionError):

@@ -10,7 +10,7 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from leadstatus_async import LeadStatusSession, RetryPolicy
-from leadstatus_async._transport.connections import _readable
+from leadstatus_async._engine.transport.connections import _readable
 from tests.parrot import Parrot, refusal, reply, status_of
 
 LEADS = [f"{number:024x}" for number in range(50)]

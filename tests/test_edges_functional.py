@@ -19,8 +19,8 @@ from leadstatus_async import (
     RetryPolicy,
     events,
 )
-from leadstatus_async._coalesce import PendingGets, _Waiter
-from leadstatus_async._transport import Received
+from leadstatus_async._calls.get import PendingGets, _Waiter
+from leadstatus_async._engine.transport import Received
 from leadstatus_async.limiter import TokenBucketLimiter
 from leadstatus_async.testing import Fault
 from tests.conftest import KEY
@@ -386,9 +386,9 @@ async def test_closing_while_a_long_list_is_read(make_session):
 async def test_pieces_by_hand(server, make_session):
     """States that only rare timings reach, made by hand."""
     from leadstatus_async import ServerError
-    from leadstatus_async._attempts import _Report
-    from leadstatus_async._call import Call
-    from leadstatus_async._core.wire import Failure, Sort
+    from leadstatus_async._engine.attempt import _Report
+    from leadstatus_async._engine.job import Call
+    from leadstatus_async._steps.decipher import Failure, Sort
 
     session = make_session(rate_limit=RateLimit(1))
     campaign = session.campaign("a", "c")

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from leadstatus_async._core.headers import RateHint, rate_hint, retry_after, suggested_rate
+from leadstatus_async._steps.headers import RateHint, rate_hint, retry_after, suggested_rate
 
 NOW = 1_613_462_400.0
 DATE = "Tue, 16 Feb 2021 08:00:00 GMT"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadstatus_async._core.ids import bad_lead_ids, checked_path_id
-from leadstatus_async._core.plan import endpoint
+from leadstatus_async._steps.chunk import endpoint
+from leadstatus_async._steps.validate import bad_lead_ids, checked_path_id
 from leadstatus_async.errors import ConfigurationError
 
 ROOM = 3900

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadstatus_async._core.ledger import REFUSALS_WITHOUT_A_ROW, Chunk, Ledger
-from leadstatus_async._core.merge import Merged, merge
-from leadstatus_async._core.plan import Limits, endpoint
-from leadstatus_async._core.wire import BadRow, Failure, Rows, Sort
+from leadstatus_async._state.backlog import REFUSALS_WITHOUT_A_ROW, Chunk, Ledger
+from leadstatus_async._steps.chunk import Limits, endpoint
+from leadstatus_async._steps.decipher import BadRow, Failure, Rows, Sort
+from leadstatus_async._steps.merge import Merged, merge
 from leadstatus_async.errors import (
     APIConnectionError,
     BadRequestError,

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leadstatus_async import RateLimit, RateLimitError, SessionLoopError, limiter
-from leadstatus_async._bucket import Bucket, sizes
+from leadstatus_async._pace.bucket import Bucket, sizes
 from leadstatus_async.limiter import Limiter, TokenBucketLimiter, seconds_until
 from tests.virtual_time import lateness, run
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadstatus_async._core.merge import merge
-from leadstatus_async._core.wire import BadRow, Rows
+from leadstatus_async._steps.decipher import BadRow, Rows
+from leadstatus_async._steps.merge import merge
 from leadstatus_async.errors import MissingLeadError, ResponseDecodeError
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 

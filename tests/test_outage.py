@@ -16,8 +16,8 @@ from leadstatus_async import (
     RetryPolicy,
     ServerError,
 )
-from leadstatus_async._core.outage import Outage, counts
-from leadstatus_async._core.wire import Failure, Sort
+from leadstatus_async._state.outage import Outage, counts
+from leadstatus_async._steps.decipher import Failure, Sort
 
 POLICY = RetryPolicy(base_delay=0.5)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from leadstatus_async._core.plan import Endpoint, Limits, endpoint, fit, plan_chunks
+from leadstatus_async._steps.chunk import Endpoint, Limits, endpoint, fit, plan_chunks
 
 COMMA = endpoint("", "acc", "cam", "comma")
 REPEAT = endpoint("", "acc", "cam", "repeat")

@@ -9,8 +9,9 @@ import pickle
 import msgspec
 import pytest
 
+from leadstatus_async._checks import require_number, require_whole
 from leadstatus_async.errors import ConfigurationError
-from leadstatus_async.policy import RateLimit, RetryPolicy, require_number, require_whole
+from leadstatus_async.policy import RateLimit, RetryPolicy
 
 HUGE = 10**400
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leadstatus_async._core.redact import Redactor
+from leadstatus_async._steps.redact import Redactor
 from leadstatus_async.errors import LeadStatusError
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 

@@ -8,20 +8,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leadstatus_async._core.retry import (
+from leadstatus_async._state.throttle import RetryBudget, ThrottleRun, unstated_pause
+from leadstatus_async._steps.decide import (
     Again,
     Fail,
     Rejected,
-    RetryBudget,
     Stop,
     Throttled,
-    ThrottleRun,
     decide,
     delay_of,
     stated_pause,
-    unstated_pause,
 )
-from leadstatus_async._core.wire import Failure, Sort
+from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import APIConnectionError, BadRequestError, RateLimitError, ServerError
 from leadstatus_async.policy import RetryPolicy
 
@@ -47,7 +45,8 @@ def failure(sort=Sort.PASSING, stated=None, *, early=False, status=503):
 def verdict(failed, policy=POLICY, **facts):
     """Decide with the facts given, and unremarkable ones for the rest."""
     usual = {"attempts": 1, "stale": False, "budget": RetryBudget(100), "remaining": None, "dice": 0.5}
-    return decide(failed, policy, **{**usual, **facts})
+    known = {**usual, **facts}
+    return decide(failed, policy, afford=known.pop("budget").spend, **known)
 
 
 @pytest.mark.parametrize(

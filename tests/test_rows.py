@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from benchmarks.hostile import bodies
-from leadstatus_async._core import rows as module
-from leadstatus_async._core.rows import BadRow, Rows, cut
-from leadstatus_async._core.wire import Failure, Sort, decipher
+from leadstatus_async._steps import rows as module
+from leadstatus_async._steps.decipher import Failure, Sort, decipher
+from leadstatus_async._steps.rows import BadRow, Rows, cut
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
 NO_HEADERS = CIMultiDict[str]()

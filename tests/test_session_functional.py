@@ -455,7 +455,7 @@ async def test_a_server_that_refuses_is_said_by_name():
 
 async def test_connecting_takes_at_most_its_share(make_session, monkeypatch):
     """A host that swallows packets fails after the connect timeout, said as such."""
-    monkeypatch.setattr("leadstatus_async._transport.CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr("leadstatus_async._engine.transport.CONNECT_TIMEOUT", 0.05)
 
     async def never(*_args, **_kwargs):
         await asyncio.Event().wait()

@@ -10,8 +10,8 @@ import traceback
 import pytest
 from yarl import URL
 
-from leadstatus_async import _settings
-from leadstatus_async._settings import (
+from leadstatus_async import _options
+from leadstatus_async._options import (
     Proxy,
     Secret,
     checked_base_url,
@@ -348,4 +348,4 @@ def test_verification_cannot_be_turned_off(value):
 
 def test_default_address():
     """The address that is used without any setting is the vendor's."""
-    assert _settings.DEFAULT_BASE_URL == "https://api.sonarly.io"
+    assert _options.DEFAULT_BASE_URL == "https://api.sonarly.io"

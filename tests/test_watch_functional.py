@@ -16,7 +16,7 @@ from leadstatus_async import (
     SessionClosedError,
     WorkflowStatus,
 )
-from leadstatus_async.watch import changes
+from leadstatus_async._calls.watch import changes
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from leadstatus_async._core.wire import BadRow, Failure, Rows, Sort, decipher
+from leadstatus_async._steps.decipher import BadRow, Failure, Rows, Sort, decipher
 from leadstatus_async.errors import (
     AuthenticationError,
     BadRequestError,

@@ -1,7 +1,7 @@
 """The options of a session, checked and resolved once, before any I/O.
 
 Every bad value is a `ConfigurationError` that names the option, the value and what is allowed;
-secrets (the key, proxy credentials) are never echoed and live in `Secret`, which shows nothing.
+secrets (the key, proxy credentials) are never echoed.
 """
 
 from __future__ import annotations
@@ -12,53 +12,24 @@ import platform
 import re
 import ssl as ssl_module
 import urllib.request
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from yarl import URL
 
-from leadstatus_async._core.redact import Redactor
+from leadstatus_async._engine.transport.credentials import Proxy, Secret
+from leadstatus_async._steps.redact import Redactor
 from leadstatus_async._version import __version__
 from leadstatus_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from leadstatus_async._core.plan import LeadIdsFormat
+    from leadstatus_async._steps.chunk import LeadIdsFormat
 
 DEFAULT_BASE_URL = "https://api.sonarly.io"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNPRINTABLE = re.compile(r"[^\t\x20-\x7e\xa0-\xff]")
 _INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f]")
-
-
-class Secret:
-    """A text that no repr, log, `vars` or pickle shows; `reveal()` is called only where it is sent."""
-
-    __slots__ = ("_reveal",)
-
-    def __init__(self, text: str) -> None:
-        self._reveal: Callable[[], str] = lambda: text
-
-    def reveal(self) -> str:
-        """Return the text itself."""
-        return self._reveal()
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret cannot be pickled or copied")
-
-
-class Proxy(msgspec.Struct, frozen=True):
-    """Where requests go through; credentials apart from the address."""
-
-    url: URL
-    credentials: tuple[str, Secret] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Proxy {self.url}>"
 
 
 def checked_key(value: object) -> Secret:

@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
-from leadstatus_async._batch import Batch, Lobby, Place
-from leadstatus_async.errors import DeadlineExceededError
+from leadstatus_async._engine.batch import Batch, Lobby, Place
+from leadstatus_async.errors import DeadlineExceededError, for_caller
 from leadstatus_async.models import LeadFailure, LeadStatus
-from leadstatus_async.results import for_caller
 
 if TYPE_CHECKING:
     import asyncio
 
-    from leadstatus_async._core.plan import Endpoint
-    from leadstatus_async._engine import Engine
+    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.errors import LeadStatusError
 
 

@@ -12,16 +12,16 @@ from abc import ABC, abstractmethod
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from leadstatus_async._call import Call
-from leadstatus_async._core.plan import fit
+from leadstatus_async._engine.job import Call
+from leadstatus_async._steps.chunk import fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from leadstatus_async._core.ledger import Chunk
-    from leadstatus_async._core.plan import Endpoint
-    from leadstatus_async._engine import Engine
-    from leadstatus_async._figures import Tally
+    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._state.tally import Tally
+    from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.models import LeadFailure, LeadStatus
 

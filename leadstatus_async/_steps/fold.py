@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
-from leadstatus_async._core.ids import BadId, bad_lead_ids
+from leadstatus_async._steps.validate import bad_lead_ids
 from leadstatus_async.errors import InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from leadstatus_async._steps.validate import BadId
+
 Outcome = LeadStatus | LeadFailure
 
-_BLOCK = 5_000  # IDs checked before other tasks get their turn: about a millisecond
+BLOCK = 5_000  # IDs checked before other tasks get their turn: about a millisecond
 
 
-class Wanted:
+class Folded:
     """What the caller asks for: every position, and the distinct IDs that need asking.
 
     Attributes:
-        started: loop time of the call.
         positions: the ID at each position; the `repr` of what is no str.
         settled: outcomes that are known without asking, by position.
         asked: the distinct IDs to ask for, in order of first appearance.
     """
 
     def __init__(self) -> None:
-        self.started = asyncio.get_running_loop().time()
         self.positions: list[str] = []
         self.settled: dict[int, Outcome] = {}
         self.asked: dict[str, None] = {}
+
+    def add(self, block: list[object], *, max_id_bytes: int) -> list[BadId]:
+        """Take in a block of the caller's list, and return what of it cannot be asked for."""
+        bad = bad_lead_ids(block, first=len(self.positions), room=max_id_bytes)
+        good = block
+        if bad:
+            for position, value, reason in bad:
+                failure = LeadFailure(_shown(value), InvalidLeadIdError([(position, value, reason)]))
+                self.settled[position] = failure
+            first, indexes = len(self.positions), {position for position, _, _ in bad}
+            good = [value for position, value in enumerate(block, first) if position not in indexes]
+            self.positions += [_shown(value) for value in block]
+        else:
+            self.positions += cast("list[str]", block)
+        self.asked.update(dict.fromkeys(cast("list[str]", good)))
+        return bad
 
     @property
     def uneven(self) -> bool:
@@ -55,7 +70,7 @@ class Wanted:
         """How many positions are failures before anything is asked."""
         return sum(not outcome.ok for outcome in self.settled.values())
 
-    def place(self, outcomes: Sequence[Outcome | None]) -> Sequence[Outcome]:
+    def unfold(self, outcomes: Sequence[Outcome | None]) -> Sequence[Outcome]:
         """Return the outcome of every position, given those of the distinct IDs."""
         found = cast("Sequence[Outcome]", outcomes)
         if not self.uneven:
@@ -65,31 +80,6 @@ class Wanted:
             self.settled[position] if position in self.settled else by_id[lead_id]
             for position, lead_id in enumerate(self.positions)
         ]
-
-
-async def sift(lead_ids: Iterable[object], room: int, *, collect: bool) -> Wanted:
-    """Check the caller's list and fold its duplicates, block by block so that other tasks go on."""
-    wanted, bad = Wanted(), list[BadId]()
-    for block in blocks(lead_ids):
-        wrong = bad_lead_ids(block, first=len(wanted.positions), room=room)
-        bad += wrong
-        if wrong:
-            for position, value, reason in wrong:
-                shown = value if isinstance(value, str) else repr(value)
-                failure = LeadFailure(shown, InvalidLeadIdError([(position, value, reason)]))
-                wanted.settled[position] = failure
-            first, indexes = len(wanted.positions), {position for position, _, _ in wrong}
-            good = [value for position, value in enumerate(block, first) if position not in indexes]
-            wanted.positions += [value if isinstance(value, str) else repr(value) for value in block]
-        else:
-            good = block
-            wanted.positions += cast("list[str]", block)
-        wanted.asked.update(dict.fromkeys(cast("list[str]", good)))
-        if len(block) == _BLOCK:
-            await asyncio.sleep(0)
-    if bad and not collect:
-        raise InvalidLeadIdError(bad)
-    return wanted
 
 
 def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
@@ -105,7 +95,7 @@ def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
         source = iter(lead_ids)
     except TypeError:
         raise TypeError(f"lead_ids must be an iterable of str, not {type(lead_ids).__name__}") from None
-    while block := list(islice(source, _BLOCK)):
+    while block := list(islice(source, BLOCK)):
         yield block
 
 
@@ -117,3 +107,7 @@ def check_no_str(lead_ids: object) -> None:
     """
     if isinstance(lead_ids, str | bytes):
         raise TypeError("lead_ids is a single str; pass a list of lead IDs, [lead_id] for one")
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else repr(value)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import contextvars
     from collections.abc import Callable, Coroutine
 
-    from leadstatus_async._call import Call
-    from leadstatus_async._core.ledger import Chunk
+    from leadstatus_async._engine.job import Call
+    from leadstatus_async._state.backlog import Chunk
     from leadstatus_async.limiter import Limiter
 
 

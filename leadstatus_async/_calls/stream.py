@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
-from leadstatus_async.errors import LeadStatusError
+from leadstatus_async.errors import LeadStatusError, for_caller
 from leadstatus_async.models import LeadFailure, LeadStatus
-from leadstatus_async.results import for_caller
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from leadstatus_async._flow import Flow
+    from leadstatus_async._calls.reading import Flow
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 

@@ -15,17 +15,17 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from leadstatus_async._core.plan import fit
-from leadstatus_async._core.wire import Sort
+from leadstatus_async._steps.chunk import fit
+from leadstatus_async._steps.decipher import Sort
 from leadstatus_async.errors import own_copy
 from leadstatus_async.models import LeadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from leadstatus_async._core.merge import Merged
-    from leadstatus_async._core.plan import Endpoint, Limits
-    from leadstatus_async._core.wire import Failure
+    from leadstatus_async._steps.chunk import Endpoint, Limits
+    from leadstatus_async._steps.decipher import Failure
+    from leadstatus_async._steps.merge import Merged
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.models import LeadStatus
 

@@ -13,19 +13,19 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Se
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from leadstatus_async._batch import Batch, Lobby
-from leadstatus_async._core.ids import bad_lead_ids
-from leadstatus_async._figures import Tally
+from leadstatus_async._engine.batch import Batch, Lobby
+from leadstatus_async._state.tally import Tally
+from leadstatus_async._steps.validate import bad_lead_ids
 from leadstatus_async.errors import DeadlineExceededError, InvalidLeadIdError, LeadStatusError, own_copy
 from leadstatus_async.models import LeadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leadstatus_async._batch import Place
-    from leadstatus_async._core.plan import Endpoint
-    from leadstatus_async._engine import Engine
-    from leadstatus_async._figures import Reporter
+    from leadstatus_async._engine.batch import Place
+    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._engine.observer import Reporter
+    from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.models import LeadStatus
     from leadstatus_async.results import BatchStats
 

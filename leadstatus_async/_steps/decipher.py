@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
-from leadstatus_async._core.headers import rate_hint, retry_after
-from leadstatus_async._core.redact import MESSAGE, NAME, Redactor
-from leadstatus_async._core.rows import MALFORMED, BadRow, Rows, cut, in_utf8, read_loosely, read_rows
+from leadstatus_async._steps.headers import rate_hint, retry_after
+from leadstatus_async._steps.redact import MESSAGE, NAME, Redactor
+from leadstatus_async._steps.rows import MALFORMED, BadRow, Rows, cut, in_utf8, read_loosely, read_rows
 from leadstatus_async.errors import (
     STATUS_ERRORS,
     APIStatusError,

@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from leadstatus_async._attempts import Attempts
-from leadstatus_async._figures import Tally
-from leadstatus_async._permits import Permits
+from leadstatus_async._engine.attempt import Attempts
+from leadstatus_async._engine.permit import Permits
+from leadstatus_async._state.tally import Tally
 from leadstatus_async.errors import SessionClosedError, SessionLoopError, own_copy
 
 if TYPE_CHECKING:
-    from leadstatus_async._call import Call
-    from leadstatus_async._coalesce import PendingGets
-    from leadstatus_async._core.plan import Limits
-    from leadstatus_async._core.redact import Redactor
-    from leadstatus_async._flow import Flow
-    from leadstatus_async._observe import Observer
-    from leadstatus_async._transport import Transport
+    from leadstatus_async._calls.get import PendingGets
+    from leadstatus_async._calls.reading import Flow
+    from leadstatus_async._engine.job import Call
+    from leadstatus_async._engine.observer import Observer
+    from leadstatus_async._engine.transport import Transport
+    from leadstatus_async._steps.chunk import Limits
+    from leadstatus_async._steps.redact import Redactor
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.policy import RetryPolicy

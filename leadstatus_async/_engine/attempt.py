@@ -13,29 +13,28 @@ import random
 import time
 from typing import TYPE_CHECKING, cast
 
-from leadstatus_async._core.merge import merge, redacted
-from leadstatus_async._core.outage import Outage, counts
-from leadstatus_async._core.retry import (
+from leadstatus_async._engine.permit import limiter_failed
+from leadstatus_async._engine.transport import Received
+from leadstatus_async._state.outage import Outage, counts
+from leadstatus_async._state.throttle import RetryBudget, ThrottleRun
+from leadstatus_async._steps.decide import (
     Again,
     Fail,
     Rejected,
-    RetryBudget,
     Stop,
-    ThrottleRun,
     decide,
     stated_pause,
 )
-from leadstatus_async._core.rows import Rows
-from leadstatus_async._core.wire import Failure, Sort, decipher, not_believed
-from leadstatus_async._permits import limiter_failed
-from leadstatus_async._transport import Received
+from leadstatus_async._steps.decipher import Failure, Sort, decipher, not_believed
+from leadstatus_async._steps.merge import merge, redacted
+from leadstatus_async._steps.rows import Rows
 from leadstatus_async.errors import LeadStatusError, LimiterError, own_copy
 
 if TYPE_CHECKING:
-    from leadstatus_async._call import Call
-    from leadstatus_async._core.ledger import Chunk
-    from leadstatus_async._core.merge import Merged
-    from leadstatus_async._engine import Engine
+    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._engine.job import Call
+    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._steps.merge import Merged
     from leadstatus_async.policy import RetryPolicy
 
 
@@ -173,7 +172,9 @@ class Attempts:
         self.in_flight -= 1
         now = call.loop.time()
         try:
-            self._observer.attempt_finished(call, chunk, report.came, report.answer, now - report.sent_at)
+            self._observer.attempt_finished(
+                call.endpoint, len(chunk), chunk.attempts, report.came, report.answer, now - report.sent_at
+            )
         finally:
             self._account_health(call, chunk, report, now)
 
@@ -334,12 +335,12 @@ class Attempts:
             self._policy,
             attempts=self._policy.max_attempts if chunk.last else chunk.attempts,
             stale=stale,
-            budget=self._budget,
+            afford=self._budget.spend,
             divisible=len(chunk) > 1 and not chunk.last and self._answers > (call.whole.answers_before or 0),
             remaining=None if call.deadline is None else call.deadline - call.loop.time(),
             dice=self._dice.random(),
         )
-        self._observer.decided(call, chunk, failure, verdict)
+        self._observer.decided(call.endpoint, len(chunk), chunk.attempts, failure, verdict)
         match verdict:
             case Again(delay):
                 call.later(chunk, delay)
@@ -433,7 +434,7 @@ class Attempts:
     def _charge_hidden(self, call: Call, chunk: Chunk, failure: Failure) -> None:
         """Count the request that aiohttp may have sent besides, on a borrowed session (a3)."""
         if hidden := self._engine.transport.hidden_attempts:
-            self._observer.hidden_attempt(call, chunk, failure)
+            self._observer.hidden_attempt(call.endpoint, len(chunk), chunk.attempts, failure)
         chunk.attempts += hidden
         self._engine.permits.owe(hidden)
         for tally in call.tallies:

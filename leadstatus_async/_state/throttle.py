@@ -1,23 +1,12 @@
-"""Whether and when a failed request goes out again.
-
-Three bounds hold over the whole session: attempts and back-off of one request (`decide`), the
-retry budget (`RetryBudget`), and how long nothing but 429s is put up with (`ThrottleRun`).
-The clock and the dice are arguments; the shell waits.
-"""
+"""What bounds retrying over a whole session: the retry budget, and the run of nothing but 429s."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from leadstatus_async._core.wire import Failure, Sort
-
 if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
-_UPWARD_JITTER = 0.1  # of a delay the server stated: clients told the same second must not return as one (d6)
-_MOST_JITTER = 1.0  # seconds: of a long pause a tenth would cost more than it spreads
 _LOCKED_OUT = 3.2  # times max_delay: a lock-out that each request prolongs must be waited out whole
 _FIRST = 0.5  # of base_delay: who is refused at the end of a window is let in again soon
 _FORGIVEN = 2  # pauses: where lock-outs or windows are long, each need not be found out from the start
@@ -25,39 +14,6 @@ _GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept b
 _SAT_OUT = 0.55  # of max_outage
 LOCK_OUT = 3.0  # seconds of nothing but 429s: is likely to last as long the next time; less may be a window
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
-
-
-class Again(msgspec.Struct, frozen=True):
-    """Send the request again, `delay` seconds from now."""
-
-    delay: float
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """The request as it is will not be accepted: the ledger cuts it smaller, or fails a single lead."""
-
-
-class Fail(msgspec.Struct, frozen=True):
-    """The leads of this request fail with its error."""
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """The whole call fails with this error."""
-
-
-class Throttled(msgspec.Struct, frozen=True):
-    """Send again when the pause is over; costs neither attempts nor budget."""
-
-
-Verdict = Again | Rejected | Fail | Stop | Throttled
-
-_FAIL, _REJECTED, _THROTTLED = Fail(), Rejected(), Throttled()
-_SETTLED: dict[Sort, Verdict] = {
-    Sort.FATAL: Stop(),
-    Sort.FINAL: _FAIL,
-    Sort.REFUSED: _REJECTED,
-    Sort.OVERSIZE: _REJECTED,
-}
 
 
 class RetryBudget:
@@ -156,66 +112,6 @@ class ThrottleRun:
         least = self._known[asked] if self._kept and asked < len(self._known) else 0.0
         self._paused = unstated_pause(self.count, over, policy, dice, least)
         return self._paused
-
-
-def decide(
-    failure: Failure,
-    policy: RetryPolicy,
-    *,
-    attempts: int,
-    stale: bool,
-    budget: RetryBudget,
-    remaining: float | None,
-    dice: float,
-    divisible: bool = False,
-) -> Verdict:
-    """Choose what becomes of a request that failed.
-
-    Args:
-        failure: what the attempt ended in.
-        policy: the bounds.
-        attempts: how often this request has been sent, this time included.
-        stale: whether the connection it lost is taken for a stale one: the retry is immediate (a20).
-        budget: the session's; spent from if a retry is chosen.
-        remaining: seconds until the call's deadline; None without one.
-        dice: a random number in [0, 1).
-        divisible: whether it asks for several leads, and others have been answered since its call began
-            to send: a 500 that outlasts its attempts is then bisected to the lead at fault.
-    """
-    settled = _SETTLED.get(failure.sort)
-    if settled is not None:
-        return settled
-    throttled = failure.sort is Sort.THROTTLED
-    exhausted = policy.max_attempts == 1 if throttled else attempts >= policy.max_attempts
-    # With max_attempts=1 nothing is sent again, in halves neither.
-    divisible = divisible and policy.max_attempts > 1
-    if exhausted and divisible and getattr(failure.error, "status", None) == 500:
-        return _REJECTED if budget.spend() else _FAIL
-    if exhausted or (failure.retry_after or 0.0) > policy.max_retry_after:
-        return _FAIL
-    delay = 0.0 if stale and failure.early else delay_of(failure, policy, attempts, dice)
-    too_late = remaining is not None and delay >= remaining
-    if throttled:
-        return _FAIL if too_late and failure.retry_after else _THROTTLED
-    return _FAIL if too_late or not budget.spend() else Again(delay)
-
-
-def delay_of(failure: Failure, policy: RetryPolicy, attempts: int, dice: float) -> float:
-    """Return the seconds to wait before the next attempt.
-
-    What the server stated is a floor: never earlier, a little later by chance (d4, d6), and never
-    pushed beyond `max_retry_after` by that chance. Our own back-off has full jitter.
-    """
-    if failure.retry_after is not None:
-        return stated_pause(failure.retry_after, policy, dice)
-    return dice * min(policy.max_delay, policy.base_delay * 2.0 ** min(attempts - 1, 60))
-
-
-def stated_pause(retry_after: float, policy: RetryPolicy, dice: float) -> float:
-    """Return the seconds to hold back when the server stated `retry_after` seconds."""
-    floor = max(retry_after, policy.base_delay)
-    jitter = min(_UPWARD_JITTER * floor, _MOST_JITTER) * dice
-    return max(floor, min(floor + jitter, policy.max_retry_after))
 
 
 def unstated_pause(count: int, over: float, policy: RetryPolicy, dice: float, least: float = 0.0) -> float:

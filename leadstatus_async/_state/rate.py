@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from leadstatus_async._core.headers import suggested_rate
-from leadstatus_async._core.retry import LOCK_OUT
+from leadstatus_async._state.throttle import LOCK_OUT
+from leadstatus_async._steps.headers import suggested_rate
 
 if TYPE_CHECKING:
-    from leadstatus_async._core.headers import RateHint
+    from leadstatus_async._steps.headers import RateHint
 
 # Chosen by simulation over the kinds of servers and policies in docs/quota.md, not by taste.
 _DEEPEST_CUT = 0.5  # of the rate that failed

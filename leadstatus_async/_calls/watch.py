@@ -13,10 +13,9 @@ from leadstatus_async.errors import is_fatal
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
-    from leadstatus_async._engine import Engine
-    from leadstatus_async.campaign import Campaign
+    from leadstatus_async.results import BatchResult
 
 Outcome = LeadStatus | LeadFailure
 
@@ -41,17 +40,25 @@ def changes(seen: dict[str, Any], outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 async def poll(
-    campaign: Campaign,
-    engine: Engine,
+    ask: Callable[[Sequence[str]], Awaitable[BatchResult[Any]]],
+    sleep: Callable[[float], Awaitable[None]],
     lead_ids: Sequence[str],
     interval: float,
     until: Callable[[LeadStatus], object],
 ) -> AsyncGenerator[Outcome, None]:
-    """Yield changes until all of `lead_ids` satisfy `until`; arguments as for `Campaign.watch`."""
+    """Yield changes until all of `lead_ids` satisfy `until`.
+
+    Args:
+        ask: asks for some of them, collecting failures.
+        sleep: sleeps so many seconds, or raises if the session is closed meanwhile.
+        lead_ids: as for `Campaign.watch`.
+        interval: as for `Campaign.watch`.
+        until: as for `Campaign.watch`.
+    """
     loop, seen, open_ids = asyncio.get_running_loop(), dict[str, Any](), list(lead_ids)
     while open_ids:
         started = loop.time()
-        result = await campaign.get_many(open_ids, on_error="collect")
+        result = await ask(open_ids)
         if any(is_fatal(failure.error) for failure in result.failures):
             result.raise_for_failures()
         open_ids = [
@@ -60,4 +67,4 @@ async def poll(
         for outcome in changes(seen, result):
             yield outcome
         if open_ids:
-            await engine.wait_closed(started + interval - loop.time())
+            await sleep(started + interval - loop.time())

@@ -12,18 +12,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from leadstatus_async import events
-from leadstatus_async._core.retry import Again, Rejected, Throttled
-from leadstatus_async._core.rows import Rows
-from leadstatus_async._transport import Received
+from leadstatus_async._engine.transport import Received
+from leadstatus_async._steps.decide import Again, Rejected, Throttled
+from leadstatus_async._steps.rows import Rows
+from leadstatus_async.results import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leadstatus_async._call import Call
-    from leadstatus_async._core.ledger import Chunk
-    from leadstatus_async._core.plan import Endpoint
-    from leadstatus_async._core.retry import Verdict
-    from leadstatus_async._core.wire import Failure
+    from leadstatus_async._state.tally import Tally
+    from leadstatus_async._steps.chunk import Endpoint
+    from leadstatus_async._steps.decide import Verdict
+    from leadstatus_async._steps.decipher import Failure
     from leadstatus_async.events import Event
     from leadstatus_async.results import BatchStats, RateLimitState
 
@@ -43,8 +43,9 @@ class Observer:
 
     def attempt_finished(
         self,
-        call: Call,
-        chunk: Chunk,
+        where: Endpoint,
+        leads: int,
+        attempt: int,
         came: Received | Failure | None,
         answer: Rows | Failure | None,
         seconds: float,
@@ -54,32 +55,29 @@ class Observer:
             return
         status = came.status if isinstance(came, Received) else None
         if isinstance(answer, Rows):
-            self._attempt(call, chunk, status, None, seconds, answer.trace_id)
+            self._attempt(where, leads, attempt, status, None, seconds, answer.trace_id)
         else:
             error = sys.exception() if answer is None else answer.error
             trace_id = getattr(error, "trace_id", None)
-            self._attempt(call, chunk, status, type(error).__name__, seconds, trace_id)
+            self._attempt(where, leads, attempt, status, type(error).__name__, seconds, trace_id)
 
-    def hidden_attempt(self, call: Call, chunk: Chunk, failure: Failure) -> None:
+    def hidden_attempt(self, where: Endpoint, leads: int, attempt: int, failure: Failure) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
         if self._callback is not None:
-            self._attempt(call, chunk, None, type(failure.error).__name__, 0.0, None)
+            self._attempt(where, leads, attempt, None, type(failure.error).__name__, 0.0, None)
 
-    def decided(self, call: Call, chunk: Chunk, failure: Failure, verdict: Verdict) -> None:
+    def decided(self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Verdict) -> None:
         """Tell what becomes of a request that failed."""
         error = type(failure.error).__name__
         what = type(verdict).__name__.lower()
         delay = verdict.delay if isinstance(verdict, Again) else 0.0
         when = f" in {delay:.2f} s" if isinstance(verdict, Again) else ""
-        logger.info("%d leads, attempt %d: %s -> %s%s", len(chunk), chunk.attempts, error, what, when)
-        where = call.endpoint
+        logger.info("%d leads, attempt %d: %s -> %s%s", leads, attempt, error, what, when)
         if isinstance(verdict, Again | Throttled):
-            self._emit(
-                events.RetryScheduled, where.account, where.campaign, len(chunk), chunk.attempts, error, delay
-            )
-        elif isinstance(verdict, Rejected) and len(chunk) > 1:
+            self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
+        elif isinstance(verdict, Rejected) and leads > 1:
             status = getattr(failure.error, "status", 0)
-            self._emit(events.ChunkSplit, where.account, where.campaign, len(chunk), status)
+            self._emit(events.ChunkSplit, where.account, where.campaign, leads, status)
 
     def paused(self, seconds: float, reason: str) -> None:
         """Tell that the gate closed; the limiter logs it."""
@@ -106,8 +104,9 @@ class Observer:
 
     def _attempt(
         self,
-        call: Call,
-        chunk: Chunk,
+        where: Endpoint,
+        leads: int,
+        attempt: int,
         status: int | None,
         error: str | None,
         seconds: float,
@@ -115,10 +114,10 @@ class Observer:
     ) -> None:
         self._emit(
             events.AttemptFinished,
-            call.endpoint.account,
-            call.endpoint.campaign,
-            len(chunk),
-            chunk.attempts,
+            where.account,
+            where.campaign,
+            leads,
+            attempt,
             status,
             error,
             seconds,
@@ -134,3 +133,33 @@ class Observer:
             if not self._complained:
                 self._complained = True
                 logger.exception("the on_event callback raised; it is ignored from now on where it does")
+
+
+class Reporter:
+    """Tells a `progress` callback how far a call is, in positions as the caller counts them.
+
+    Args:
+        callback: what the caller gave. If it raises, that is logged once and ignored.
+        positions: how many the caller asked for; None while that is not known.
+        settled: positions that failed before the call began: IDs that cannot be asked for.
+    """
+
+    def __init__(
+        self, callback: Callable[[Progress], object], positions: int | None = None, settled: int = 0
+    ) -> None:
+        self.positions = positions
+        self._callback = callback
+        self._settled = settled
+        self._complained = False
+
+    def report(self, done: int, failed: int, tally: Tally) -> None:
+        """Call back with the present figures, the positions settled beforehand added."""
+        progress = Progress(
+            done + self._settled, self.positions, failed + self._settled, tally.requests, tally.retries
+        )
+        try:
+            self._callback(progress)
+        except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
+            if not self._complained:
+                self._complained = True
+                logger.exception("a progress callback raised; the call goes on")

@@ -13,11 +13,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from leadstatus_async._core.wire import Sort
+from leadstatus_async._steps.decipher import Sort
 from leadstatus_async.errors import APIConnectionError, ServerError
 
 if TYPE_CHECKING:
-    from leadstatus_async._core.wire import Failure
+    from leadstatus_async._steps.decipher import Failure
     from leadstatus_async.policy import RetryPolicy
 
 RUN = 5

@@ -12,20 +12,20 @@ import contextvars
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from leadstatus_async._core.ledger import Ledger
-from leadstatus_async._figures import Tally
+from leadstatus_async._state.backlog import Ledger
+from leadstatus_async._state.tally import Tally
 from leadstatus_async.errors import APIConnectionError, DeadlineExceededError, SessionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from leadstatus_async._batch import Lobby
-    from leadstatus_async._core.ledger import Chunk
-    from leadstatus_async._core.merge import Merged
-    from leadstatus_async._core.plan import Endpoint, Limits
-    from leadstatus_async._core.wire import Failure
-    from leadstatus_async._figures import Reporter
-    from leadstatus_async._permits import Permits
+    from leadstatus_async._engine.batch import Lobby
+    from leadstatus_async._engine.observer import Reporter
+    from leadstatus_async._engine.permit import Permits
+    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._steps.chunk import Endpoint, Limits
+    from leadstatus_async._steps.decipher import Failure
+    from leadstatus_async._steps.merge import Merged
     from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.results import BatchStats
 

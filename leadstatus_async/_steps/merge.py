@@ -16,8 +16,8 @@ from leadstatus_async.models import LeadFailure, LeadStatus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leadstatus_async._core.redact import Redactor
-    from leadstatus_async._core.rows import BadRow, Rows
+    from leadstatus_async._steps.redact import Redactor
+    from leadstatus_async._steps.rows import BadRow, Rows
 
 
 class Merged(msgspec.Struct, frozen=True):

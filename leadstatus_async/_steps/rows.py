@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from leadstatus_async._core.redact import MESSAGE
+from leadstatus_async._steps.redact import MESSAGE
 from leadstatus_async.errors import ResponseDecodeError
 from leadstatus_async.models import LONGEST_TEXT, LeadStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from leadstatus_async._core.redact import Redactor
+    from leadstatus_async._steps.redact import Redactor
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
 _MOST_BRACKETS = 50_000

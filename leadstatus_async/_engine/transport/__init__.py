@@ -17,8 +17,14 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from leadstatus_async._core.wire import Failure, Sort
-from leadstatus_async._transport.connections import UnaskedError, Way, looks_first, own_connector, sending
+from leadstatus_async._engine.transport.connections import (
+    UnaskedError,
+    Way,
+    looks_first,
+    own_connector,
+    sending,
+)
+from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
 
-    from leadstatus_async._settings import Proxy, Secret
+    from leadstatus_async._engine.transport.credentials import Proxy, Secret
 
 CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope

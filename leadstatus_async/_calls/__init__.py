@@ -1,0 +1,1 @@
+"""What users call, each a thin user of the engine."""

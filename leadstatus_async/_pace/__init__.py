@@ -1,0 +1,1 @@
+"""The default limiter: token buckets, one queue, one timer, one pause gate."""

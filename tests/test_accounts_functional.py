@@ -178,7 +178,8 @@ async def test_a_bug_of_our_own(server, make_session, monkeypatch, where, probe)
         monkeypatch.undo()
         raise KeyError("a bug")
 
-    monkeypatch.setattr(f"leadstatus_async._engine.attempt.{where}", bug)
+    home = "_state.health" if where == "decide" else "_engine.attempt"
+    monkeypatch.setattr(f"leadstatus_async.{home}.{where}", bug)
     if where == "decide":
         server.script("403")
     with pytest.raises(KeyError, match="a bug"):

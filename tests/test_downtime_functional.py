@@ -23,7 +23,7 @@ from leadstatus_async import (
     ServerError,
     events,
 )
-from leadstatus_async._engine import attempt
+from leadstatus_async._state import health
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
 from tests.conftest import KEY
 
@@ -234,7 +234,7 @@ async def test_gets_are_told_while_the_server_states_a_long_pause(server, make_s
 
 async def test_gets_that_wait_alone_are_told_too(server, make_session, monkeypatch):
     """Nobody but web requests: they wait for no probe, and leave nothing behind."""
-    monkeypatch.setattr(attempt, "_WEB_REQUEST", 0.1)
+    monkeypatch.setattr(health, "WEB_REQUEST", 0.1)
     session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=20))
     await session.campaign("a", "c").get("warm")
     server.fault("500", times=None)

@@ -364,7 +364,7 @@ async def test_an_outage_nobody_waits_in_has_no_clock(server, make_session):
         await asyncio.sleep(0.001)
     call.cancel()
     await asyncio.wait([call])
-    assert session._engine.attempts._patience is None
+    assert session._engine.attempts._alarm is None
     await session.aclose()
     assert type(seen[-1]).__name__ == "OutageEnded"
 
@@ -386,26 +386,11 @@ async def test_closing_while_a_long_list_is_read(make_session):
 async def test_pieces_by_hand(server, make_session):
     """States that only rare timings reach, made by hand."""
     from leadstatus_async import ServerError
-    from leadstatus_async._engine.attempt import _Report
-    from leadstatus_async._engine.job import Call
-    from leadstatus_async._steps.decipher import Failure, Sort
 
     session = make_session(rate_limit=RateLimit(1))
     campaign = session.campaign("a", "c")
     engine = session._engine.enter()
     assert PendingGets(engine, campaign._endpoint).take() is None
-
-    call = Call(engine.permits, ["x"], campaign._endpoint, engine.limits, (), started=engine.loop.time())
-    chunk = call.ledger.take()
-    chunk.attempts = 5
-    for request in range(5):
-        engine.attempts.outage.failed(engine.loop.time(), object(), object())
-        assert request < 5
-    spent = Failure(ServerError(500), Sort.PASSING)
-    report = _Report(engine.loop.time())
-    assert engine.attempts._down(call, chunk, spent, report), "its last attempt, in an outage"
-    assert not call.ledger.outcomes[0].ok
-    engine.attempts.close()
 
     session.limiter.pause(5, "test")
     waiting = asyncio.create_task(campaign.get("x"))

@@ -249,7 +249,7 @@ async def test_a_failed_probe_fails_the_gets_that_wait(server, make_session):
     await campaign.get("warm")
     server.fault("500", times=None)
     bulk = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(30)]))
-    while session._engine.attempts.outage.stopped_at is None:
+    while not session._engine.attempts.hold():
         await asyncio.sleep(0.001)
     with pytest.raises(ServerError):
         await campaign.get("y")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadstatus_async._state.backlog import REFUSALS_WITHOUT_A_ROW, Chunk, Ledger
+from leadstatus_async._state.backlog import REFUSALS_WITHOUT_A_ROW, Ledger
 from leadstatus_async._steps.chunk import Limits, endpoint
 from leadstatus_async._steps.decipher import BadRow, Failure, Rows, Sort
 from leadstatus_async._steps.merge import Merged, merge
@@ -26,6 +26,8 @@ from leadstatus_async.models import LeadStatus, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from leadstatus_async._state.request import Request
 
 WHERE = endpoint("", "acc", "cam", "comma")
 PREFIX = len(WHERE.prefix)
@@ -50,12 +52,12 @@ def open_ledger(
     return Ledger(names(count), WHERE, limits, 0.0, **more), limits
 
 
-def asked(ledger: Ledger, chunk: Chunk) -> Sequence[str]:
+def asked(ledger: Ledger, chunk: Request) -> Sequence[str]:
     """Return the IDs of a chunk."""
     return ledger.lead_ids[chunk.start : chunk.stop]
 
 
-def answer(ledger: Ledger, chunk: Chunk) -> None:
+def answer(ledger: Ledger, chunk: Request) -> None:
     """Answer a chunk with a row for each lead."""
     rows = [LeadStatus(lead_id, WorkflowStatus.PENDING) for lead_id in asked(ledger, chunk)]
     ledger.answered(chunk, merge(asked(ledger, chunk), Rows(rows, clean=True)))
@@ -68,19 +70,19 @@ def refusal(sort: Sort) -> Failure:
     return Failure(BadRequestError(400, "VALIDATION_ERROR", "leadIds is invalid"), sort)
 
 
-def refuse(ledger: Ledger, chunk: Chunk, sort: Sort = TOO_MANY) -> None:
+def refuse(ledger: Ledger, chunk: Request, sort: Sort = TOO_MANY) -> None:
     """Refuse a chunk."""
     ledger.rejected(chunk, refusal(sort))
 
 
-def take(ledger: Ledger) -> Chunk:
+def take(ledger: Ledger) -> Request:
     """Take a chunk that must be there."""
     chunk = ledger.take()
     assert chunk is not None
     return chunk
 
 
-def spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
+def spans(chunks: Sequence[Request]) -> list[tuple[int, int]]:
     """Return where chunks begin and end."""
     return [(chunk.start, chunk.stop) for chunk in chunks]
 
@@ -123,13 +125,13 @@ class Driver:
         self.server = server
         self.dice = dice
         self.concurrency = concurrency
-        self.flying: list[Chunk] = []
-        self.resting: list[Chunk] = []
+        self.flying: list[Request] = []
+        self.resting: list[Request] = []
         self.requests = 0
         self.answered = False
         self.seen: list[object] = [None] * len(ledger.lead_ids)
 
-    def run(self, mishap: Callable[[Driver, Chunk], bool] = lambda driver, chunk: False) -> None:
+    def run(self, mishap: Callable[[Driver, Request], bool] = lambda driver, chunk: False) -> None:
         """Go on until nothing can happen any more; `mishap` may take a chunk that is back for itself."""
         while self.step(mishap):
             self.check()
@@ -138,7 +140,7 @@ class Driver:
         assert not self.ledger.sendable
         assert self.ledger.take() is None
 
-    def step(self, mishap: Callable[[Driver, Chunk], bool]) -> bool:
+    def step(self, mishap: Callable[[Driver, Request], bool]) -> bool:
         """Do one thing that can be done; False if there is none."""
         ways: list[Callable[[], None]] = []
         if self.ledger.sendable and len(self.flying) < self.concurrency:
@@ -152,7 +154,7 @@ class Driver:
         self.dice.choice(ways)()
         return True
 
-    def pick(self, chunks: list[Chunk]) -> Chunk:
+    def pick(self, chunks: list[Request]) -> Request:
         """Take out any of the chunks."""
         return chunks.pop(self.dice.randrange(len(chunks)))
 
@@ -168,7 +170,7 @@ class Driver:
         assert chunk.target == WHERE.target(asked(self.ledger, chunk))
         self.flying.append(chunk)
 
-    def land(self, mishap: Callable[[Driver, Chunk], bool]) -> None:
+    def land(self, mishap: Callable[[Driver, Request], bool]) -> None:
         """Let a request end."""
         chunk = self.pick(self.flying)
         if mishap(self, chunk):
@@ -204,7 +206,7 @@ class Driver:
         assert ledger.failed == sum(outcome is not None and not outcome.ok for outcome in ledger.outcomes)
 
 
-def mishaps(driver: Driver, chunk: Chunk) -> bool:
+def mishaps(driver: Driver, chunk: Request) -> bool:
     """Let one request in three fail, be retried at once, first or later, be cut, or see all turned away."""
     match driver.dice.randrange(24):
         case 0:
@@ -332,7 +334,13 @@ def test_fresh_chunks_are_planned_when_taken():
     rest = [take(ledger), take(ledger), take(ledger)]
     assert spans([first, *rest]) == [(0, 4), (4, 6), (6, 8), (8, 9)]
     assert first.target == WHERE.target(names(4))
-    assert (len(first), first.attempts, first.waited, first.ready_at, first.failed) == (4, 0, 0.0, 7.5, False)
+    assert (len(first), first.attempts, first.waited, first.ready_at, first.retried) == (
+        4,
+        0,
+        0.0,
+        7.5,
+        False,
+    )
     assert not ledger.sendable
     assert ledger.take() is None
 

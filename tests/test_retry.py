@@ -12,7 +12,7 @@ from leadstatus_async._state.throttle import RetryBudget, ThrottleRun, unstated_
 from leadstatus_async._steps.decide import (
     Again,
     Fail,
-    Rejected,
+    Split,
     Stop,
     Throttled,
     decide,
@@ -54,10 +54,10 @@ def verdict(failed, policy=POLICY, **facts):
     [
         (verdict(failure(Sort.FATAL)), Stop()),
         (verdict(failure(Sort.FINAL)), Fail()),
-        (verdict(failure(Sort.REFUSED)), Rejected()),
-        (verdict(failure(Sort.OVERSIZE)), Rejected()),
-        (verdict(failure(Sort.REFUSED), attempts=99, budget=RetryBudget(0), remaining=0.0), Rejected()),
-        (verdict(failure(Sort.REFUSED), ONCE), Rejected()),
+        (verdict(failure(Sort.REFUSED)), Split()),
+        (verdict(failure(Sort.OVERSIZE)), Split()),
+        (verdict(failure(Sort.REFUSED), attempts=99, budget=RetryBudget(0), remaining=0.0), Split()),
+        (verdict(failure(Sort.REFUSED), ONCE), Split()),
         (verdict(failure()), Again(0.25)),
         (verdict(failure(), attempts=2), Again(0.5)),
         (verdict(failure(), attempts=4), Again(2.0)),
@@ -131,7 +131,7 @@ def test_only_retries_cost_budget(failed, facts, cost):
 @pytest.mark.parametrize(
     ("status", "facts", "expected"),
     [
-        (500, {"attempts": 5, "divisible": True}, Rejected()),
+        (500, {"attempts": 5, "divisible": True}, Split()),
         (500, {"attempts": 5, "divisible": False}, Fail()),
         (500, {"attempts": 5, "divisible": True, "budget": RetryBudget(0)}, Fail()),
         (500, {"attempts": 4, "divisible": True}, Again(2.0)),

@@ -360,7 +360,7 @@ async def test_closing_during_an_outage_is_prompt(server, make_session):
     await session.campaign("a", "c").get_many(["x"])
     await server.stop_listening()
     call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{number}" for number in range(30)]))
-    while session._engine.attempts.outage.stopped_at is None:
+    while not session._engine.attempts.hold():
         await asyncio.sleep(0.005)
     await session.aclose()
     with pytest.raises(SessionClosedError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from leadstatus_async._engine.core import Engine
-    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._state.request import Request
     from leadstatus_async._state.tally import Tally
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.errors import LeadStatusError
@@ -137,7 +137,7 @@ class Lobby(ABC):
         """Whether anything waits."""
         return bool(self.waiting)
 
-    def take(self) -> tuple[Call, Chunk] | None:
+    def take(self) -> tuple[Call, Request] | None:
         """Seal a batch and hand out its first chunk."""
         limits = self.engine.limits
         asked = list(islice(self.waiting, limits.chunk_size))

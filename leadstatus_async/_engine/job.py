@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from leadstatus_async._state.backlog import Ledger
 from leadstatus_async._state.tally import Tally
+from leadstatus_async._steps.decipher import Sort
 from leadstatus_async.errors import APIConnectionError, DeadlineExceededError, SessionClosedError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from leadstatus_async._engine.batch import Lobby
     from leadstatus_async._engine.observer import Reporter
     from leadstatus_async._engine.permit import Permits
-    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._state.request import Request
     from leadstatus_async._steps.chunk import Endpoint, Limits
     from leadstatus_async._steps.decipher import Failure
     from leadstatus_async._steps.merge import Merged
@@ -77,8 +78,8 @@ class Call:
         self._patience = deadline
         self._reporter = reporter
         self._last_permit = self.started
-        self._in_flight: dict[Chunk, asyncio.Task[None]] = {}
-        self._retries: dict[Chunk, asyncio.TimerHandle] = {}
+        self._in_flight: dict[Request, asyncio.Task[None]] = {}
+        self._retries: dict[Request, asyncio.TimerHandle] = {}
         self.ended: Callable[[Call], None] | None = None
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -121,7 +122,7 @@ class Call:
         """Whether the session was closed under this call."""
         return self._closed
 
-    def take(self) -> tuple[Call, Chunk] | None:
+    def take(self) -> tuple[Call, Request] | None:
         """Hand out the next chunk."""
         chunk = None if self.done.done() else self.ledger.take()
         return None if chunk is None else (self, chunk)
@@ -141,11 +142,11 @@ class Call:
 
     # What is told of its chunks
 
-    def granted(self, chunk: Chunk, worker: asyncio.Task[None]) -> None:
+    def granted(self, chunk: Request, worker: asyncio.Task[None]) -> None:
         """Note who is about to send a chunk that was taken; ending the call cuts that worker."""
         self._in_flight[chunk] = worker
 
-    def departs(self, chunk: Chunk) -> float:
+    def departs(self, chunk: Request) -> float:
         """Note that a chunk goes out now, and return when."""
         now = self.loop.time()
         stood = now - max(chunk.ready_at, self._last_permit)
@@ -153,40 +154,46 @@ class Call:
         for tally in self.tallies:
             tally.requests += 1
             tally.waited += stood
-            tally.retries += chunk.failed
-        chunk.waited += now - chunk.ready_at
-        chunk.attempts += 1
-        chunk.failed = False
+            tally.retries += chunk.retried
         return now
 
-    def returned(self, chunk: Chunk) -> bool:
+    def waits_for(self, chunk: Request) -> bool:
+        """Whether a request is on its way for this call."""
+        return chunk in self._in_flight
+
+    def count_failure(self, failure: Failure, charge: int) -> None:
+        """Carry what a failed request cost besides into the figures."""
+        for tally in self.tallies:
+            tally.rate_limited += failure.sort is Sort.THROTTLED
+            tally.requests += charge
+
+    def returned(self, chunk: Request) -> bool:
         """Note that a chunk is back; False if the call is over and its answer matters no more."""
         return self._in_flight.pop(chunk, None) is not None
 
-    def answered(self, chunk: Chunk, merged: Merged, trace_id: str | None) -> None:
+    def answered(self, chunk: Request, merged: Merged, trace_id: str | None) -> None:
         """Enter the rows of a chunk."""
+        for tally in self.tallies:
+            tally.foreign += merged.foreign
         self.ledger.answered(chunk, merged)
         if trace_id is not None:
             self.trace_ids.append(trace_id)
         self.count()
 
-    def failed(self, chunk: Chunk, error: LeadStatusError) -> None:
+    def failed(self, chunk: Request, error: LeadStatusError) -> None:
         """Enter the failure of a chunk."""
         self.ledger.fail(chunk, error)
         self.count()
 
-    def rejected(self, chunk: Chunk, failure: Failure) -> None:
+    def rejected(self, chunk: Request, failure: Failure) -> None:
         """Cut a chunk that was refused as it is, or end the call if nothing of it is ever accepted."""
-        chunk.ready_at = self.loop.time()
         self.ledger.rejected(chunk, failure)
         self.count()
         if self.ledger.hopeless is not None:
             self.stop(self.ledger.hopeless)
 
-    def later(self, chunk: Chunk, delay: float) -> None:
+    def later(self, chunk: Request, delay: float) -> None:
         """Send a chunk again, `delay` seconds from now."""
-        chunk.failed = True
-        chunk.ready_at = self.loop.time()
         if delay > 0:
             self._retries[chunk] = self.loop.call_later(delay, self._due, chunk)
         else:
@@ -218,19 +225,16 @@ class Call:
         self.count()
         self.advance()
 
-    def throttled(self, chunk: Chunk) -> None:
+    def throttled(self, chunk: Request) -> None:
         """Send a chunk again when the pause is over."""
-        chunk.ready_at = self.loop.time()
         self.ledger.retry(chunk)
 
-    def held(self, chunk: Chunk, *, first: bool) -> None:
+    def held(self, chunk: Request, *, first: bool) -> None:
         """Send a chunk again when the outage is over, or as its next probe."""
-        chunk.failed = True
-        chunk.ready_at = self.loop.time()
         self.ledger.retry(chunk, first=first)
         self._permits.stand(self, first=first)
 
-    def lost(self, chunk: Chunk) -> None:
+    def lost(self, chunk: Request) -> None:
         """Enter that the task of a chunk was cancelled by somebody who had no business with it."""
         self.failed(chunk, APIConnectionError("the task of this request was cancelled from outside"))
         self.advance()
@@ -253,7 +257,7 @@ class Call:
         """Return the figures of the call so far."""
         return self.tally.stats(self.loop.time() - self.started)
 
-    def _due(self, chunk: Chunk) -> None:
+    def _due(self, chunk: Request) -> None:
         del self._retries[chunk]
         self.ledger.retry(chunk)
         self.advance()
@@ -266,7 +270,7 @@ class Call:
             )
         )
 
-    def _end_waiting(self, error: LeadStatusError, spare: Iterable[Chunk]) -> None:
+    def _end_waiting(self, error: LeadStatusError, spare: Iterable[Request]) -> None:
         if not self.done.done():
             error.attempts, error.waited = self.tally.requests, self.tally.waited
             self._cancel_retries()

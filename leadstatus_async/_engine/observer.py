@@ -12,17 +12,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from leadstatus_async import events
-from leadstatus_async._engine.transport import Received
-from leadstatus_async._steps.decide import Again, Rejected, Throttled
-from leadstatus_async._steps.rows import Rows
+from leadstatus_async._steps.decide import Again, Split, Throttled
 from leadstatus_async.results import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leadstatus_async._state.health import Then
     from leadstatus_async._state.tally import Tally
     from leadstatus_async._steps.chunk import Endpoint
-    from leadstatus_async._steps.decide import Verdict
     from leadstatus_async._steps.decipher import Failure
     from leadstatus_async.events import Event
     from leadstatus_async.results import BatchStats, RateLimitState
@@ -46,27 +44,25 @@ class Observer:
         where: Endpoint,
         leads: int,
         attempt: int,
-        came: Received | Failure | None,
-        answer: Rows | Failure | None,
+        status: int | None,
+        error: BaseException | None,
         seconds: float,
+        trace_id: str | None,
     ) -> None:
-        """Tell of a request that came to its end; without an answer, by the exception being handled."""
-        if self._callback is None:
-            return
-        status = came.status if isinstance(came, Received) else None
-        if isinstance(answer, Rows):
-            self._attempt(where, leads, attempt, status, None, seconds, answer.trace_id)
-        else:
-            error = sys.exception() if answer is None else answer.error
-            trace_id = getattr(error, "trace_id", None)
-            self._attempt(where, leads, attempt, status, type(error).__name__, seconds, trace_id)
+        """Tell of a request that came to its end; one that was cut off, by the exception being handled."""
+        if self._callback is not None:
+            ended_by = error or sys.exception()
+            name = None if ended_by is None else type(ended_by).__name__
+            self._attempt(where, leads, attempt, status, name, seconds, trace_id)
 
     def hidden_attempt(self, where: Endpoint, leads: int, attempt: int, failure: Failure) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
         if self._callback is not None:
             self._attempt(where, leads, attempt, None, type(failure.error).__name__, 0.0, None)
 
-    def decided(self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Verdict) -> None:
+    def decided(
+        self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Then | None
+    ) -> None:
         """Tell what becomes of a request that failed."""
         error = type(failure.error).__name__
         what = type(verdict).__name__.lower()
@@ -75,7 +71,7 @@ class Observer:
         logger.info("%d leads, attempt %d: %s -> %s%s", leads, attempt, error, what, when)
         if isinstance(verdict, Again | Throttled):
             self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
-        elif isinstance(verdict, Rejected) and leads > 1:
+        elif isinstance(verdict, Split) and leads > 1:
             status = getattr(failure.error, "status", 0)
             self._emit(events.ChunkSplit, where.account, where.campaign, leads, status)
 
@@ -87,16 +83,16 @@ class Observer:
         """Tell that the rate is another than before; the limiter logs it."""
         self._emit(events.RateChanged, before.rate, after.rate, after.reason)
 
-    def outage_started(self, error: str) -> None:
-        """Tell that the server seems down and is probed."""
-        logger.warning("the server seems down (%s): sending stops, one probe at a time goes out", error)
-        self._emit(events.OutageStarted, error)
-
-    def outage_ended(self, seconds: float, *, answered: bool) -> None:
-        """Tell that the outage is over."""
-        how = "the server answers again" if answered else "given up"
-        logger.warning("outage over after %.1f s: %s", seconds, how)
-        self._emit(events.OutageEnded, seconds, answered)
+    def outage(self, event: events.OutageStarted | events.OutageEnded) -> None:
+        """Tell that the server seems down and is probed, or that this is over."""
+        if isinstance(event, events.OutageStarted):
+            logger.warning(
+                "the server seems down (%s): sending stops, one probe at a time goes out", event.error
+            )
+        else:
+            how = "the server answers again" if event.answered else "given up"
+            logger.warning("outage over after %.1f s: %s", event.seconds, how)
+        self._tell(event)
 
     def batch_finished(self, where: Endpoint, leads: int, failures: int, stats: BatchStats) -> None:
         """Tell what a call cost."""
@@ -125,10 +121,14 @@ class Observer:
         )
 
     def _emit(self, kind: type[Event], *facts: object) -> None:
+        if self._callback is not None:
+            self._tell(kind(*facts))  # type: ignore[arg-type]
+
+    def _tell(self, event: Event) -> None:
         if self._callback is None:
             return
         try:
-            self._callback(kind(*facts))  # type: ignore[arg-type]
+            self._callback(event)
         except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
             if not self._complained:
                 self._complained = True

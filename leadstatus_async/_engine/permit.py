@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from leadstatus_async._engine.job import Call
-    from leadstatus_async._state.backlog import Chunk
+    from leadstatus_async._state.request import Request
     from leadstatus_async.limiter import Limiter
 
 
-Granted = tuple["Call", "Chunk"]
+Granted = tuple["Call", "Request"]
 
 
 class Entry(Protocol):
@@ -76,7 +76,7 @@ class Permits:
         limiter: Limiter,
         concurrency: int,
         max_pause: float,
-        send: Callable[[Call, Chunk], Coroutine[Any, Any, None]],
+        send: Callable[[Call, Request], Coroutine[Any, Any, None]],
         hold: Callable[[], float],
     ) -> None:
         self._limiter = limiter

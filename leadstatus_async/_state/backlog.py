@@ -11,10 +11,11 @@ handed out, so that a server with a lower limit costs one lesson and not one per
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING
 
+from leadstatus_async._state.bisection import Bisection
+from leadstatus_async._state.request import Request
 from leadstatus_async._steps.chunk import fit
 from leadstatus_async._steps.decipher import Sort
 from leadstatus_async.errors import own_copy
@@ -30,74 +31,6 @@ if TYPE_CHECKING:
     from leadstatus_async.models import LeadStatus
 
 REFUSALS_WITHOUT_A_ROW = 20  # after so many, it is the request itself that the server does not accept
-
-
-class Chunk:
-    """One request: a range of the ledger, and what has happened to it.
-
-    Attributes:
-        start, stop: positions in the ledger.
-        target: the request target last sent.
-        attempts: how often it has been sent.
-        disconnects: how often the connection was lost before any byte of an answer.
-        failed_at: when this, or what it is half of, first failed, in loop time; infinity until then.
-        failed: it waits for a retry, because the last attempt failed (a 429 is no failure).
-        last: it is not sent again, since what else waited has been given up.
-        origin: what it was before it was cut; None for itself, which would be a cycle.
-        outdone: the largest request accepted since this one, or what it is half of, was refused.
-        ready_at: since when it has been waiting to be sent.
-        waited: seconds it has waited in all.
-    """
-
-    __slots__ = (
-        "attempts",
-        "bisection",
-        "disconnects",
-        "failed",
-        "failed_at",
-        "last",
-        "origin",
-        "outdone",
-        "ready_at",
-        "start",
-        "stop",
-        "target",
-        "waited",
-    )
-
-    def __init__(self, start: int, stop: int, ready_at: float, bisection: _Bisection | None = None) -> None:
-        self.start = start
-        self.stop = stop
-        self.target = ""
-        self.failed_at = math.inf
-        self.attempts = 0
-        self.disconnects = 0
-        self.failed = self.last = False
-        self.origin: Chunk | None = None
-        self.outdone = 0
-        self.ready_at = ready_at
-        self.waited = 0.0
-        self.bisection = bisection
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-class _Bisection:
-    """A refused chunk and what became of its two halves."""
-
-    __slots__ = ("accepted", "larger", "open", "refused")
-
-    def __init__(self, refused: Chunk, larger: int) -> None:
-        self.refused = refused
-        self.larger = larger
-        self.open = 2
-        self.accepted = 0
-
-    @property
-    def count_refused(self) -> bool:
-        """Whether it was the number of IDs: both halves were accepted, and nothing larger meanwhile."""
-        return self.accepted == 2 and self.refused.outdone <= self.larger
 
 
 class Ledger:
@@ -140,10 +73,10 @@ class Ledger:
         self._limits = limits
         self._since = now
         self._fresh: deque[tuple[int, int]] = deque([(0, len(lead_ids))] if lead_ids else [])
-        self._halves: deque[Chunk] = deque()
-        self._again: deque[Chunk] = deque()
-        self._refused: deque[Chunk] = deque()
-        self._bisection: _Bisection | None = None
+        self._halves: deque[Request] = deque()
+        self._again: deque[Request] = deque()
+        self._refused: deque[Request] = deque()
+        self._bisection: Bisection | None = None
         self._rows_seen = False
         self._refused_alone = 0
         self._url_bytes_before = limits.max_url_bytes
@@ -153,7 +86,7 @@ class Ledger:
         """Whether `take` is likely to have a chunk."""
         return bool(self._halves or self._again or (self._fresh and not self._refused))
 
-    def take(self) -> Chunk | None:
+    def take(self) -> Request | None:
         """Hand out the next chunk, planned now, with its `target`; None if nothing may go."""
         while self._halves:
             chunk = self._halves.popleft()
@@ -165,14 +98,14 @@ class Ledger:
                 return chunk
         return self._plan_fresh() if self._fresh and not self._refused else None
 
-    def retry(self, chunk: Chunk, *, first: bool = False) -> None:
+    def retry(self, chunk: Request, *, first: bool = False) -> None:
         """Take back a chunk that shall be sent again, `first` before all others."""
         if first:
             self._halves.appendleft(chunk)
             return
-        (self._again if chunk.bisection is None else self._halves).append(chunk)
+        (self._halves if self._is_half(chunk) else self._again).append(chunk)
 
-    def answered(self, chunk: Chunk, merged: Merged) -> None:
+    def answered(self, chunk: Request, merged: Merged) -> None:
         """Enter the outcomes of a chunk that was answered with rows."""
         self.outcomes[chunk.start : chunk.stop] = merged.outcomes
         self.open -= len(chunk)
@@ -189,14 +122,14 @@ class Ledger:
             refused.outdone = max(refused.outdone, len(chunk))
         self._close_half(chunk, accepted=True)
 
-    def fail(self, chunk: Chunk, error: LeadStatusError) -> None:
+    def fail(self, chunk: Request, error: LeadStatusError) -> None:
         """Enter `error` as the outcome of the whole chunk."""
         error.lead_ids = tuple(self.lead_ids[chunk.start : chunk.stop])
         error.attempts, error.waited = chunk.attempts, chunk.waited
         self._enter(range(chunk.start, chunk.stop), error)
         self._close_half(chunk, accepted=False)
 
-    def fail_rest(self, error: LeadStatusError, spare: Iterable[Chunk] = ()) -> None:
+    def fail_rest(self, error: LeadStatusError, spare: Iterable[Request] = ()) -> None:
         """Enter `error` as the outcome of every lead that has none, but of those in the chunks to `spare`."""
         for waiting in (self._fresh, self._halves, self._again, self._refused):
             waiting.clear()
@@ -235,7 +168,7 @@ class Ledger:
         error.lead_ids = tuple(late)
         self._fresh = kept
 
-    def rejected(self, chunk: Chunk, failure: Failure) -> None:
+    def rejected(self, chunk: Request, failure: Failure) -> None:
         """Cut a chunk that was refused for what it holds, and learn from it; sets `hopeless` in the end."""
         if not self._limits.allow(len(chunk), len(chunk.target)):
             self._replan(chunk)  # stale: the lesson has been learned since it was sent
@@ -247,8 +180,8 @@ class Ledger:
             self._limits.max_url_bytes = len(chunk.target) // 2
             self._replan(chunk)
         else:
-            if chunk.bisection is not None:
-                chunk.outdone = chunk.bisection.refused.outdone
+            if self._bisection is not None and self._is_half(chunk):
+                chunk.outdone = self._bisection.refused.outdone
             if failure.sort is not Sort.REFUSED:
                 chunk.outdone = len(chunk)  # a 500 says nothing about the number of IDs
             # Depth first: the smaller the piece, the sooner a lower limit is known.
@@ -259,16 +192,16 @@ class Ledger:
             self.hopeless = own_copy(failure.error)
             self._limits.max_url_bytes = self._url_bytes_before  # size was not the matter after all
 
-    def _plan_fresh(self) -> Chunk:
+    def _plan_fresh(self) -> Request:
         start, stop = self._fresh.popleft()
         end, target = fit(self.lead_ids, start, stop, self._endpoint, self._limits)
         if end < stop:
             self._fresh.appendleft((end, stop))
-        chunk = Chunk(start, end, self._since)
+        chunk = Request(start, end, self._since)
         chunk.target = target
         return chunk
 
-    def _still_fits(self, chunk: Chunk) -> bool:
+    def _still_fits(self, chunk: Request) -> bool:
         if not chunk.target:
             chunk.target = self._endpoint.target(self.lead_ids[chunk.start : chunk.stop])
         if self._limits.allow(len(chunk), len(chunk.target)):
@@ -276,7 +209,7 @@ class Ledger:
         self._replan(chunk)
         return False
 
-    def _replan(self, chunk: Chunk) -> None:
+    def _replan(self, chunk: Request) -> None:
         self._fresh.appendleft((chunk.start, chunk.stop))
         self._close_half(chunk, accepted=False)
 
@@ -289,6 +222,9 @@ class Ledger:
         self.positions_done += weight
         self.positions_failed += weight
 
+    def _is_half(self, chunk: Request) -> bool:
+        return self._bisection is not None and chunk in self._bisection.halves
+
     def _weight(self, positions: Sequence[int]) -> int:
         if self._weights is None:
             return len(positions)
@@ -300,23 +236,24 @@ class Ledger:
             if self._still_fits(chunk):
                 self._bisect(chunk)
 
-    def _bisect(self, chunk: Chunk) -> None:
+    def _bisect(self, chunk: Request) -> None:
         self.splits += 1
         middle = chunk.start + (len(chunk) + 1) // 2
-        self._bisection = _Bisection(chunk, larger=middle - chunk.start)
+        self._bisection = Bisection(chunk, larger=middle - chunk.start)
         for start, stop in ((chunk.start, middle), (middle, chunk.stop)):
-            half = Chunk(start, stop, chunk.ready_at, self._bisection)
+            half = Request(start, stop, chunk.ready_at)
+            self._bisection.halves.add(half)
             half.failed_at, half.origin = chunk.failed_at, chunk.origin or chunk
             half.waited = chunk.waited
             self._halves.append(half)
 
-    def _close_half(self, chunk: Chunk, *, accepted: bool) -> None:
-        bisection, chunk.bisection = chunk.bisection, None
-        if bisection is None or bisection is not self._bisection:
+    def _close_half(self, chunk: Request, *, accepted: bool) -> None:
+        bisection = self._bisection
+        if bisection is None or chunk not in bisection.halves:
             return
-        bisection.open -= 1
+        bisection.halves.discard(chunk)
         bisection.accepted += accepted
-        if bisection.open:
+        if bisection.halves:
             return
         if bisection.count_refused:
             self._limits.chunk_size = min(self._limits.chunk_size, bisection.larger)

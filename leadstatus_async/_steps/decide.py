@@ -23,8 +23,8 @@ class Again(msgspec.Struct, frozen=True):
     delay: float
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """The request as it is will not be accepted: the ledger cuts it smaller, or fails a single lead."""
+class Split(msgspec.Struct, frozen=True):
+    """The request as it is will not be accepted: it is cut in two, or, of a single lead, fails."""
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -39,14 +39,14 @@ class Throttled(msgspec.Struct, frozen=True):
     """Send again when the pause is over; costs neither attempts nor budget."""
 
 
-Verdict = Again | Rejected | Fail | Stop | Throttled
+Verdict = Again | Split | Fail | Stop | Throttled
 
-_FAIL, _REJECTED, _THROTTLED = Fail(), Rejected(), Throttled()
+_FAIL, _SPLIT, _THROTTLED = Fail(), Split(), Throttled()
 _SETTLED: dict[Sort, Verdict] = {
     Sort.FATAL: Stop(),
     Sort.FINAL: _FAIL,
-    Sort.REFUSED: _REJECTED,
-    Sort.OVERSIZE: _REJECTED,
+    Sort.REFUSED: _SPLIT,
+    Sort.OVERSIZE: _SPLIT,
 }
 
 
@@ -82,7 +82,7 @@ def decide(
     # With max_attempts=1 nothing is sent again, in halves neither.
     divisible = divisible and policy.max_attempts > 1
     if exhausted and divisible and getattr(failure.error, "status", None) == 500:
-        return _REJECTED if afford() else _FAIL
+        return _SPLIT if afford() else _FAIL
     if exhausted or (failure.retry_after or 0.0) > policy.max_retry_after:
         return _FAIL
     delay = 0.0 if stale and failure.early else delay_of(failure, policy, attempts, dice)

@@ -1,0 +1,54 @@
+"""One request: which leads it asks for, how, and what has happened to it."""
+
+from __future__ import annotations
+
+import math
+
+
+class Request:
+    """A range of a backlog that is asked for together, and its history, which only `Health` writes.
+
+    Attributes:
+        start, stop: positions in the backlog.
+        target: the request target last sent.
+        attempts: how often it has been sent.
+        disconnects: how often the connection was lost before any byte of an answer.
+        failed_at: when this, or what it is half of, first failed, in loop time; infinity until then.
+        retried: it is sent again because the last attempt failed (a 429 is no failure).
+        ready_at: since when it has been waiting to be sent.
+        waited: seconds it has waited in all.
+        last: it is not sent again, since what else waited has been given up.
+        origin: what it was before it was cut; None for itself, which would be a cycle.
+        outdone: the largest request accepted since this one, or what it is half of, was refused.
+    """
+
+    __slots__ = (
+        "attempts",
+        "disconnects",
+        "failed_at",
+        "last",
+        "origin",
+        "outdone",
+        "ready_at",
+        "retried",
+        "start",
+        "stop",
+        "target",
+        "waited",
+    )
+
+    def __init__(self, start: int, stop: int, ready_at: float) -> None:
+        self.start = start
+        self.stop = stop
+        self.target = ""
+        self.failed_at = math.inf
+        self.attempts = 0
+        self.disconnects = 0
+        self.retried = self.last = False
+        self.origin: Request | None = None
+        self.outdone = 0
+        self.ready_at = ready_at
+        self.waited = 0.0
+
+    def __len__(self) -> int:
+        return self.stop - self.start

@@ -12,6 +12,7 @@ import platform
 import re
 import ssl as ssl_module
 import urllib.request
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from yarl import URL
@@ -95,7 +96,10 @@ def redactor_of(key: Secret, proxy: Proxy | None) -> Redactor:
     if proxy is None or proxy.credentials is None:
         return Redactor([key.reveal()])
     user, password = proxy.credentials[0], proxy.credentials[1].reveal()
-    return Redactor([key.reveal(), f"{user}:{password}", password], [password])
+    pair = f"{user}:{password}"
+    secrets = [key.reveal(), pair, b64encode(pair.encode()).decode().rstrip("="), password]
+    # Some proxies take a token for the user, and no password.
+    return Redactor(secrets if password else [*secrets, user], [password])
 
 
 def checked_headers(value: Mapping[str, str] | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 LONGEST_TEXT = 2000  # characters of a text that comes with a status; the beginning of a longer one is kept
-_LONGEST_VALUE = 10_000  # characters of a status; what is longer is none
+LONGEST_STATUS = 10_000  # characters of a status
 _UNLISTED_KEPT = 256  # texts the server may make us remember; beyond that each row has its own member
 _LONGEST_KEPT = 200  # characters of such a text
 
@@ -49,12 +49,12 @@ class WorkflowStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> WorkflowStatus | None:
-        if not isinstance(value, str) or len(value) > _LONGEST_VALUE:
+        if not isinstance(value, str) or len(value) > LONGEST_STATUS:
             return None
         member = _unlisted.get(value)
         if member is None:
             member = str.__new__(cls, value)
-            member._name_ = f"UNLISTED({value})"
+            member._name_ = "UNLISTED"
             member._value_ = value
             if len(_unlisted) < _UNLISTED_KEPT and len(value) <= _LONGEST_KEPT:
                 _unlisted[value] = member

@@ -32,7 +32,7 @@ def shape(merged):
 
 def test_rows_in_order_are_taken_as_they_are():
     """The usual answer is handed on without a copy."""
-    rows = Rows([good("a"), good("b")], clean=True)
+    rows = Rows([good("a"), good("b")], clean=True, plain=True)
     merged = merge(["a", "b"], rows)
     assert merged.outcomes is rows.items
     assert (merged.failed, merged.foreign) == (0, 0)

@@ -73,6 +73,7 @@ class PendingGets(Lobby):
             )
         waiter = _Waiter(lead_id, self, deadline)
         self.waiting.setdefault(lead_id, []).append(waiter)
+        self.engine.pending[self.endpoint.prefix] = self
         loop = self.engine.loop
         alarm = None if deadline is None else loop.call_later(deadline, waiter.too_late)
         self.engine.permits.stand(self)
@@ -138,8 +139,4 @@ class PendingGets(Lobby):
 
 def pending_gets(engine: Engine, endpoint: Endpoint) -> PendingGets:
     """Return the pending set of a campaign: the session's, however many `Campaign` objects there are."""
-    key = endpoint.prefix
-    found = engine.pending.get(key)
-    if found is None:
-        found = engine.pending[key] = PendingGets(engine, endpoint)
-    return found
+    return engine.pending.get(endpoint.prefix) or PendingGets(engine, endpoint)

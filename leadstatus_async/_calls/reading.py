@@ -92,7 +92,7 @@ class Flow(Lobby):
         self._read = self._held = 0  # leads ever read; leads read and not yet yielded
         self._failed = self._settled = 0
         self._batches: set[Batch] = set()
-        self._exhausted = self._closed = False
+        self._exhausted = self._closed = self._stopped = self._crashed = False
         self._ending: Exception | None = None  # raised when what was read has been yielded
         self._news: asyncio.Future[None] | None = None
         self._room_made: asyncio.Future[None] | None = None
@@ -118,16 +118,19 @@ class Flow(Lobby):
                 self._held -= 1
                 _wake(self._room_made)
                 return self._slots.popleft().outcome
-            if self._closed or (self._exhausted and not self._held):
+            if self._closed or self._crashed or (self._exhausted and not self._held):
                 break
-            if self._news is not None and not self._news.done():
-                raise RuntimeError("two tasks await the next outcome of one stream; give each task its own")
             self._news = self.engine.loop.create_future()
             await self._news
         ending, self._ending = self._ending, None
         if ending is not None:
             raise ending
         return None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a task waits for the next outcome."""
+        return self._news is not None and not self._news.done()
 
     def _begin(self) -> None:
         self._enter()
@@ -216,6 +219,8 @@ class Flow(Lobby):
             self._source_ended(None)
 
     def _take_in(self, lead_ids: Sequence[Any]) -> None:
+        if self._stopped:  # what is read now is nobody's any more
+            return
         wrong = {index: reason for index, _, reason in bad_lead_ids(lead_ids, room=self._room)}
         for index, lead_id in enumerate(lead_ids):
             slot = _Slot(self, lead_id if isinstance(lead_id, str) else repr(lead_id))
@@ -280,6 +285,9 @@ class Flow(Lobby):
         if self._closed:
             return
         self._source_ended(None if self._at_end() else error)
+        self._stopped = True
+        if self._reader is not None:
+            self._reader.cancel()
         for batch in list(self._batches):
             self._batches.discard(batch)
             batch.stop(own_copy(error))
@@ -295,7 +303,8 @@ class Flow(Lobby):
 
     def crashed(self, bug: Exception) -> None:
         """Hand the consumer a bug of ours."""
-        self._exhausted, self._ending, self._held = True, bug, 0
+        self._exhausted = self._stopped = self._crashed = True
+        self._ending = bug
         _wake(self._news)
 
     def delivered(self) -> None:

@@ -36,6 +36,8 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
         return self
 
     async def __anext__(self) -> OutcomeT_co:
+        if self._flow.awaited:  # which harms nobody but the second
+            raise RuntimeError("two tasks await the next outcome of one stream; give each task its own")
         try:
             outcome = await self._flow.next()
         except asyncio.CancelledError:

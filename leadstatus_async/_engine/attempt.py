@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from leadstatus_async._engine.transport import Received
 from leadstatus_async._state.health import Health, Held, Ruling
 from leadstatus_async._steps.decide import Again, Fail, Split, Stop, Throttled
 from leadstatus_async._steps.decipher import Failure, decipher, not_believed
-from leadstatus_async._steps.merge import Merged, merge, redacted
+from leadstatus_async._steps.merge import Merged, merge
 from leadstatus_async._steps.rows import Rows
 from leadstatus_async.errors import LimiterError, own_copy
 
@@ -84,7 +85,7 @@ class Attempts:
                 call.lost(request)
             raise
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
-            call.crash(bug)
+            call.crash(_bare(bug))
 
     def _depart(self, call: Call, request: Request) -> float:
         now = call.departs(request)
@@ -103,9 +104,8 @@ class Attempts:
         told = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor)
         if isinstance(told, Rows):
             asked = call.ledger.lead_ids[request.start : request.stop]
-            merged = merge(asked, told, attempts=request.attempts, waited=request.waited)
+            merged = merge(asked, told, redactor, attempts=request.attempts, waited=request.waited)
             if not (merged.foreign and merged.foreign == len(told.items)):
-                merged = merged if told.plain else redacted(merged, redactor)
                 return Answer(came.status, merged, told.trace_id)
             told = not_believed(told)
         if told.disbelieved:
@@ -180,12 +180,13 @@ class Attempts:
             before = limiter.state
             limiter.observe(received.status, sent_at, received.headers)
             after = limiter.state
+            changed, slower = after.rate != before.rate, (after.rate or math.inf) < (before.rate or math.inf)
         except Exception as broken:
             raise limiter_failed(broken) from broken
-        if after.rate != before.rate:
+        if changed:
             self._observer.rate_changed(before, after)
-            if (after.rate or math.inf) < (before.rate or math.inf):
-                self._engine.trim()
+        if slower:
+            self._engine.trim()
 
     def _pause(self, seconds: float, failure: Failure) -> None:
         stated = "no Retry-After" if not failure.retry_after else f"Retry-After {failure.retry_after:g} s"
@@ -277,3 +278,10 @@ class Attempts:
     def _ring(self) -> None:
         self._alarm = None
         self._carry_out(self.health.tick(self._engine.loop.time()))
+
+
+def _bare(bug: Exception) -> Exception:
+    """Return a bug of ours without its frames, whose answer may echo the key; a note says where it was."""
+    places = traceback.extract_tb(bug.__traceback__)
+    bug.add_note(f"a bug of leadstatus_async, at {places[-1].filename}:{places[-1].lineno}; please report it")
+    return bug.with_traceback(None)

@@ -102,9 +102,9 @@ class Call:
         """Send everything and wait for every outcome; on cancellation, leave nothing behind."""
         if self.deadline is not None:
             self._alarm = self.loop.call_at(self.deadline, self._too_late)
-        self.trim()
-        self.advance()
         try:
+            self.trim()
+            self.advance()
             await self.done
         finally:
             self.end()

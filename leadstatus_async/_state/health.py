@@ -30,7 +30,7 @@ from leadstatus_async._state.outage import Outage, counts
 from leadstatus_async._state.throttle import RetryBudget, ThrottleRun
 from leadstatus_async._steps.decide import Again, Fail, Split, Stop, Throttled, decide, stated_pause
 from leadstatus_async._steps.decipher import Failure, Sort
-from leadstatus_async.errors import LeadStatusError
+from leadstatus_async.errors import LeadStatusError, SessionClosedError
 from leadstatus_async.events import OutageEnded, OutageStarted
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class Health:
             if over > self._policy.max_outage:
                 self._throttle.end()
                 return self._ruling(Fail() if wanted else None, pause, charge, failure.error)
+        elif isinstance(failure.error, SessionClosedError):  # ours; it tells nothing of the server
+            self._outage.untold(now, request)
         elif stale:
             self._outage.again(now, request)
         elif counts(failure):

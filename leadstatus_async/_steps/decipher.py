@@ -16,7 +16,17 @@ import msgspec
 
 from leadstatus_async._steps.headers import rate_hint, retry_after
 from leadstatus_async._steps.redact import MESSAGE, NAME, Redactor
-from leadstatus_async._steps.rows import MALFORMED, BadRow, Rows, cut, in_utf8, read_loosely, read_rows
+from leadstatus_async._steps.rows import (
+    MALFORMED,
+    MARKER,
+    BadRow,
+    RawRow,
+    Rows,
+    cut,
+    in_utf8,
+    read_loosely,
+    read_rows,
+)
 from leadstatus_async.errors import (
     STATUS_ERRORS,
     APIStatusError,
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 8 * MESSAGE  # bytes of a page whose words are looked at
 _PLAUSIBLE = 2**20, 50_000  # bytes, beyond which an answer is not decoded if it has more objects than this
+_USUAL = 256 * 2**10  # bytes: larger ones are decoded without making anything of rows that nobody asked for
 _RETRIED = frozenset({408, 500, 502, 503, 504})
 _PAUSING = {429, 503}  # statuses whose `Retry-After` is about the rate
 _TOO_LARGE = frozenset({413, 414, 431})
@@ -91,6 +102,15 @@ class _Answer(msgspec.Struct):
     traceId: Annotated[str, msgspec.Meta(max_length=NAME)] | None = None  # noqa: N815 - the API's spelling
 
 
+class _RawData(msgspec.Struct):
+    items: list[RawRow]
+
+
+class _RawAnswer(_Answer):
+    data: _RawData | None = None  # type: ignore[assignment]
+
+
+_decode_raw_answer = msgspec.json.Decoder(_RawAnswer).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _PLAIN = Redactor()
 
@@ -117,15 +137,20 @@ def decipher(
     size, objects = _PLAUSIBLE
     if len(body) > size and body.count(b"{") > objects:
         return _undecodable(f"it has more than {objects} objects", body, None, redactor)
+    usual = len(body) <= _USUAL
     try:
-        answer = _decode_answer(body)
-    except MALFORMED as wrong:
-        return _salvage(body, str(wrong), redactor)
+        answer = (_decode_answer if usual else _decode_raw_answer)(body)
+    except MALFORMED:
+        try:  # it may be but a text that is longer than a status keeps
+            answer, usual = _decode_raw_answer(body), False
+        except MALFORMED as wrong:
+            return _salvage(body, str(wrong)[:MESSAGE], redactor)
     if not answer.success or answer.data is None:
         return _salvage(body, "", redactor)
-    plain = redactor.clears(body)
+    plain = usual and redactor.clears(body)
     trace_id = answer.traceId if plain else _text(answer.traceId, NAME, redactor)
-    return Rows(cast("list[LeadStatus | BadRow]", answer.data.items), trace_id, clean=True, plain=plain)
+    items = cast("list[LeadStatus | RawRow | BadRow]", answer.data.items)
+    return Rows(items, trace_id, clean=usual, plain=plain)
 
 
 def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | Failure:
@@ -140,11 +165,8 @@ def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | 
     trace_id = _text(envelope.get("traceId"), NAME, redactor)
     if envelope.get("success", True) is not True:
         return Failure(_status_error(200, envelope, text, None, redactor), Sort.FINAL)
-    if found is not None and _object(envelope.get("data")).get("items") == []:
-        rows = read_rows(found, trace_id, redactor)
-        return rows or _undecodable(
-            "more of its rows are damaged than are worth it", body, trace_id, redactor
-        )
+    if found is not None and _object(envelope.get("data")).get("items") == [MARKER]:
+        return read_rows(found, trace_id, redactor)
     return _undecodable("the answer has no list data.items", body, trace_id, redactor)
 
 
@@ -228,5 +250,6 @@ def _snippet(body: bytes | bytearray, redactor: Redactor) -> str:
     """Return the beginning of a body as one line of text; of an HTML page, its words."""
     text = body[:_WINDOW].decode("utf-8-sig", "replace")
     if text.lstrip()[:1] == "<":
+        text = redactor.without_secrets(text)  # one that has a tag in it would not be found afterwards
         text = re.sub(r"(?is)<(style|script)\b.*?</\1>|<[^>]*>", " ", text)
     return redactor.line(" ".join(text.split()), MESSAGE, torn=len(body) > _WINDOW)

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from leadstatus_async._steps.redact import Redactor
+from leadstatus_async._steps.rows import BadRow, RawRow, presented
 from leadstatus_async.errors import MissingLeadError
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leadstatus_async._steps.redact import Redactor
-    from leadstatus_async._steps.rows import BadRow, Rows
+    from leadstatus_async._steps.rows import Rows
+
+_PLAIN = Redactor()
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -34,40 +37,46 @@ class Merged(msgspec.Struct, frozen=True):
     foreign: int = 0
 
 
-def merge(asked: Sequence[str], answer: Rows, *, attempts: int = 1, waited: float = 0.0) -> Merged:
+def merge(
+    asked: Sequence[str],
+    answer: Rows,
+    redactor: Redactor = _PLAIN,
+    *,
+    attempts: int = 1,
+    waited: float = 0.0,
+) -> Merged:
     """Place the rows of `answer` under the IDs `asked`, which are distinct.
 
     Args:
         asked: the lead IDs of the request.
         answer: its deciphered rows.
+        redactor: takes out of their texts what must not be kept.
         attempts: how often the request was sent, for the failures.
         waited: seconds it waited in all, for the failures.
     """
     items = answer.items
     if answer.clean and [item.lead_id for item in items] == asked:
-        return Merged(cast("list[LeadStatus | LeadFailure]", items))
-    found: dict[str, LeadStatus | BadRow] = {}
+        statuses = cast("list[LeadStatus]", items)
+        whole = statuses if answer.plain else presented(statuses, redactor)
+        return Merged(cast("list[LeadStatus | LeadFailure]", whole))
+    found: dict[str, LeadStatus | RawRow | BadRow] = {}
     for item in items:
         found.setdefault(item.lead_id, item)
     known = set(asked)
     missing = [lead_id for lead_id in asked if lead_id not in found]
     absent = _missing(missing, answer, attempts=attempts, waited=waited)
+    good = [row for row in map(found.get, asked) if isinstance(row, LeadStatus | RawRow)]
+    told = {status.lead_id: status for status in presented(good, redactor)}
     outcomes: list[LeadStatus | LeadFailure] = []
     for lead_id in asked:
-        row = found.get(lead_id)
-        if isinstance(row, LeadStatus):
-            outcomes.append(row)
+        if lead_id in told:
+            outcomes.append(told[lead_id])
             continue
-        error = absent if row is None else row.error
+        row = found.get(lead_id)
+        error = row.error if isinstance(row, BadRow) else absent
         error.attempts, error.waited = attempts, waited
         outcomes.append(LeadFailure(lead_id, error))
-    failed = sum(isinstance(outcome, LeadFailure) for outcome in outcomes)
-    return Merged(outcomes, failed, sum(item.lead_id not in known for item in items))
-
-
-def redacted(merged: Merged, redactor: Redactor) -> Merged:
-    """Return the same with nothing in the texts of its statuses that must not be kept."""
-    return msgspec.structs.replace(merged, outcomes=redactor.outcomes(merged.outcomes))
+    return Merged(outcomes, len(asked) - len(told), sum(item.lead_id not in known for item in items))
 
 
 def _missing(lead_ids: Sequence[str], answer: Rows, *, attempts: int, waited: float) -> MissingLeadError:

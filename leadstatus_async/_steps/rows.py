@@ -10,6 +10,7 @@ taken as text, and there are limits to the brackets, and to the rows that need a
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from itertools import islice
@@ -19,10 +20,10 @@ import msgspec
 
 from leadstatus_async._steps.redact import MESSAGE
 from leadstatus_async.errors import ResponseDecodeError
-from leadstatus_async.models import LONGEST_TEXT, LeadStatus
+from leadstatus_async.models import LONGEST_STATUS, LONGEST_TEXT, LeadStatus, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from leadstatus_async._steps.redact import Redactor
 
@@ -32,14 +33,28 @@ _MOST_DAMAGED = 5_000  # rows
 _MOST_LOOSE_BYTES = 512 * 2**10  # of damaged rows, or of an answer without its rows
 _NEXT_BRACKET = re.compile(rb'(?:[^][{}"]++|"(?:[^"\\]++|\\.)*+")*+([][{}])', re.DOTALL)
 _ELEMENT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^\s,"]++')
-_LONGEST_GAP = 1_000  # bytes between two rows in which others than objects are counted
+_MOST_GAPS = 64 * 2**10  # bytes between rows in which others than objects are counted
+_MOST_SEARCHED = 256 * 2**10  # characters of an answer's texts that are searched for secrets
 _PAIRS = {b"}": b"{", b"]": b"["}
 _BLANKS = b" \t\r\n"
+_LONGEST_KEY = 1_000  # bytes before a bracket in which its key is looked for, blanks included
 _TEXTS = ("workflowInstanceId", "latestStep", "workflowStopReason")
 _FIELDS = ("workflowStatus", "hasPendingApproval", *_TEXTS)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-_decode_strictly = msgspec.json.Decoder(LeadStatus).decode
+
+class RawRow(msgspec.Struct, rename="camel", gc=False):
+    """A row as the server told it: its texts may be of any length, and hold what must not be kept."""
+
+    lead_id: str
+    workflow_status: str
+    workflow_instance_id: str | None = None
+    latest_step: str | None = None
+    workflow_stop_reason: str | None = None
+    has_pending_approval: bool | None = None
+
+
+_decode_strictly = msgspec.json.Decoder(RawRow).decode
 
 
 class BadRow(msgspec.Struct, frozen=True):
@@ -58,25 +73,28 @@ class Rows(msgspec.Struct, frozen=True):
     """The rows of a good answer, in the server's order.
 
     Attributes:
-        items: one `LeadStatus` or `BadRow` each.
+        items: one `LeadStatus`, `RawRow` or `BadRow` each.
         trace_id: the API's `traceId`, if any.
-        clean: no row is a `BadRow`.
+        clean: each is a `LeadStatus`.
         plain: no text in them has anything that must not be kept.
         unreadable: rows that do not even say whose they are.
     """
 
-    items: list[LeadStatus | BadRow]
+    items: list[LeadStatus | RawRow | BadRow]
     trace_id: str | None = None
     clean: bool = False
     plain: bool = False
     unreadable: int = 0
 
 
+MARKER = "the rows"
+
+
 class Cut(msgspec.Struct, frozen=True):
     """An answer cut into its rows and the rest.
 
     Attributes:
-        rest: the answer with an empty list in place of `data.items`.
+        rest: the answer with `MARKER` in place of the rows.
         rows: the objects of that list, as they stand.
         others: how many things in the list are no objects.
     """
@@ -108,6 +126,7 @@ def cut(body: bytes) -> Cut | None:
     """Cut the rows out of an answer; None if it has no `data.items`, or more brackets than answers have."""
     opened: list[bytes] = []
     rows: list[bytes] = []
+    gaps: list[bytes] = []
     within = False  # the value of "data"
     first = begun = ended = others = 0
     for bracket, at in islice(_brackets(body), _MOST_BRACKETS):
@@ -116,8 +135,8 @@ def cut(body: bytes) -> Cut | None:
             if not opened or opened.pop() != _PAIRS[bracket]:
                 return None
             if first and depth == 3:
-                others += _elements(body, ended, at)
-                return Cut(body[: first + 1] + body[at:], rows, others)
+                rest = body[: first + 1] + json.dumps(MARKER).encode() + body[at:]
+                return Cut(rest, rows, others + _elements([*gaps, body[ended:at]]))
             if first and depth == 4:
                 ended = at + 1
                 if bracket == b"}":
@@ -127,18 +146,18 @@ def cut(body: bytes) -> Cut | None:
             continue
         opened.append(bracket)
         if first and depth == 3:
-            others += _elements(body, ended, at)
+            gaps.append(body[ended:at])
             begun = at
         elif depth == 1:
-            within = bracket == b"{" and _is_value_of(b'"data":', body, at)
-        elif depth == 2 and within and bracket == b"[" and _is_value_of(b'"items":', body, at):
+            within = bracket == b"{" and _is_value_of(b'"data"', body, at)
+        elif depth == 2 and within and bracket == b"[" and _is_value_of(b'"items"', body, at):
             first, ended = at, at + 1
     return None
 
 
-def read_rows(found: Cut, trace_id: str | None, redactor: Redactor) -> Rows | None:
-    """Read rows one by one; None if more of them are damaged than of any answer that is worth it."""
-    items: list[LeadStatus | BadRow] = []
+def read_rows(found: Cut, trace_id: str | None, redactor: Redactor) -> Rows:
+    """Read rows one by one. Those that need a second look beyond the bounds are counted as unreadable."""
+    items: list[LeadStatus | RawRow | BadRow] = []
     damaged = size = nameless = 0
     for row in found.rows:
         try:
@@ -146,14 +165,46 @@ def read_rows(found: Cut, trace_id: str | None, redactor: Redactor) -> Rows | No
         except MALFORMED as wrong:
             damaged += 1
             size += len(row)
-            if damaged > _MOST_DAMAGED or size > _MOST_LOOSE_BYTES:
-                return None
-            item = _read_damaged(row, str(wrong), trace_id, redactor)
+            item = None
+            if damaged <= _MOST_DAMAGED and size <= _MOST_LOOSE_BYTES:
+                item = _read_damaged(row, str(wrong)[:MESSAGE], trace_id, redactor)
             if item is None:
                 nameless += 1
             else:
                 items.append(item)
     return Rows(items, trace_id, unreadable=found.others + nameless)
+
+
+def presented(rows: Sequence[LeadStatus | RawRow], redactor: Redactor) -> list[LeadStatus]:
+    """Return rows as statuses with bounded texts, in which there is no secret and no control character."""
+    left = _MOST_SEARCHED
+    statuses: list[LeadStatus] = []
+
+    def shown(text: str | None, most: int = LONGEST_TEXT) -> str | None:
+        nonlocal left
+        if text is None:
+            return None
+        kept, searched = redactor.field(text, most, left)
+        left -= searched
+        return kept
+
+    for row in rows:
+        texts = filter(
+            None, (row.workflow_status, row.workflow_instance_id, row.latest_step, row.workflow_stop_reason)
+        )
+        if isinstance(row, LeadStatus) and redactor.clear(" ".join(texts)):
+            statuses.append(row)
+            continue
+        told = LeadStatus(
+            row.lead_id,
+            WorkflowStatus(cast("str", shown(row.workflow_status, LONGEST_STATUS))),
+            shown(row.workflow_instance_id),
+            shown(row.latest_step),
+            shown(row.workflow_stop_reason),
+            row.has_pending_approval,
+        )
+        statuses.append(row if isinstance(row, LeadStatus) and told == row else told)
+    return statuses
 
 
 def read_loosely(body: bytes) -> Any:
@@ -171,16 +222,20 @@ def read_loosely(body: bytes) -> Any:
 
 
 def in_utf8(body: bytes | bytearray) -> bytes:
-    """Return JSON in UTF-8 without a BOM (c5), whichever of the encodings of RFC 4627 it came in."""
+    """Return JSON in UTF-8 without a BOM (c5), whichever of the encodings of RFC 4627 it came in.
+
+    What is damaged stays so, that no ID is mended into another's.
+    """
     encoding = json.detect_encoding(body)
-    if encoding == "utf-8":
+    if encoding in ("utf-8", "utf-8-sig"):
+        return bytes(body.removeprefix(codecs.BOM_UTF8))
+    try:
+        return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
         return bytes(body)
-    return body.decode(encoding, "replace").encode("utf-8", "replace")
 
 
-def _read_damaged(
-    row: bytes, wrong: str, trace_id: str | None, redactor: Redactor
-) -> LeadStatus | BadRow | None:
+def _read_damaged(row: bytes, wrong: str, trace_id: str | None, redactor: Redactor) -> RawRow | BadRow | None:
     """Read a row that the strict decoder refuses; None if it does not say whose it is."""
     fields, valid = _fields(row)
     lead_id = fields.get("leadId")
@@ -192,7 +247,8 @@ def _read_damaged(
     lead_id = str(lead_id)
     if valid:
         try:
-            return msgspec.convert({**fields, "leadId": lead_id}, LeadStatus)
+            told = {name: fields[name] for name in _FIELDS if name in fields}
+            return msgspec.convert({**told, "leadId": lead_id}, RawRow)
         except msgspec.ValidationError as loose:
             wrong = str(loose)
     error = ResponseDecodeError(
@@ -206,7 +262,7 @@ def _read_damaged(
 
 
 def _fields(row: bytes) -> tuple[dict[str, Any], bool]:
-    """Return the fields of a row as `LeadStatus` takes them, and whether the row is JSON."""
+    """Return the fields of a row as `RawRow` takes them, and whether the row is JSON."""
     try:
         fields, valid = cast("dict[str, Any]", _decode_json(row.decode())), True
     except (ValueError, RecursionError):
@@ -219,7 +275,7 @@ def _fields(row: bytes) -> tuple[dict[str, Any], bool]:
         if isinstance(value, _Number) and name not in _TEXTS:
             fields[name] = 0  # no number is right there, whichever it is
         elif isinstance(value, str):
-            fields[name] = _SURROGATE.sub("?", value)[:LONGEST_TEXT]
+            fields[name] = _SURROGATE.sub("?", value)
     return fields, valid
 
 
@@ -232,10 +288,11 @@ def _brackets(body: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _is_value_of(key: bytes, body: bytes, at: int) -> bool:
-    before = body[max(0, at - 100) : at].translate(None, _BLANKS)
+    before = body[max(0, at - _LONGEST_KEY) : at].rstrip(_BLANKS)
+    before = before[:-1].rstrip(_BLANKS) if before.endswith(b":") else b""
     return before.endswith(key) and not before.endswith(b"\\" + key)
 
 
-def _elements(body: bytes, start: int, end: int) -> int:
-    """Count what stands between two rows and is none."""
-    return len(_ELEMENT.findall(body[start : min(end, start + _LONGEST_GAP)]))
+def _elements(gaps: list[bytes]) -> int:
+    """Count what stands between rows and is none, as far as that is looked at."""
+    return len(_ELEMENT.findall(b",".join(gaps)[:_MOST_GAPS]))

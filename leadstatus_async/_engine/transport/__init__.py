@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import aiohttp
 import msgspec
@@ -20,6 +19,7 @@ from yarl import URL
 from leadstatus_async._engine.transport.connections import (
     UnaskedError,
     Way,
+    drop,
     looks_first,
     own_connector,
     sending,
@@ -45,6 +45,7 @@ CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
 _PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
 _TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
+_DISCONNECTED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
 _TLS = (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
 
 
@@ -62,6 +63,11 @@ class Received(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes | bytearray
     connection: ResponseHandler | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Received {self.status}>"  # headers and body may echo the key, and crash reporters show locals
+        )
 
 
 class Transport:
@@ -99,7 +105,6 @@ class Transport:
         connect = {"sock_connect" if self._borrowed else "connect": min(timeout, CONNECT_TIMEOUT)}
         self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=math.inf, **connect)
         self.hidden_attempts = 1 if self._borrowed else 0
-        self._used: WeakSet[ResponseHandler] = WeakSet()  # connections of a borrowed session
 
     @property
     def opened(self) -> bool:
@@ -148,7 +153,7 @@ class Transport:
     def disbelieve(self, received: Received) -> None:
         """Close the connection that an answer came on, since it may have been another request's."""
         if received.connection is not None:
-            received.connection.close()
+            drop(received.connection)
 
     async def aclose(self) -> None:
         """Close our own aiohttp session; a borrowed one is left as it was."""
@@ -174,15 +179,17 @@ class Transport:
         options = self._options()
         if self._borrowed:
             # A request's own middlewares replace the session's, which its owner wants to run as well.
-            options["middlewares"] = (*session._middlewares, looks_first(way, self._used))  # noqa: SLF001
+            options["middlewares"] = (*session._middlewares, looks_first(way))  # noqa: SLF001
         sending.set(way)
-        for _ in range(_TRIES):
-            try:
-                async with session.get(url, **options) as response:
-                    way.answered = True
-                    return await self._received(response, way)
-            except UnaskedError:
-                continue
+        # A lent session's hooks are not timed by aiohttp, nor are the tries together.
+        async with asyncio.timeout(self._seconds if self._borrowed else None):
+            for _ in range(_TRIES):
+                try:
+                    async with session.get(url, **options) as response:
+                        way.answered = True
+                        return await self._received(response, way)
+                except UnaskedError:
+                    continue
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
         return Failure(APIConnectionError(message), Sort.PASSING)
 
@@ -248,7 +255,7 @@ def _failure(  # noqa: PLR0911 - a table of cases
         return Failure(APITimeoutError(f"{what} within timeout={seconds:g} s"), Sort.PASSING)
     if isinstance(caught, aiohttp.ClientConnectorError):
         return Failure(APIConnectionError(f"cannot connect to {origin}: {_cause(caught)}"), Sort.PASSING)
-    if isinstance(caught, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not way.answered:
+    if isinstance(caught, _DISCONNECTED) and not way.answered:
         message = "the server closed the connection without an answer"
         return Failure(APIConnectionError(message), Sort.PASSING, early=True, stale=way.reused)
     if not isinstance(caught, aiohttp.ClientError | OSError) or isinstance(caught, aiohttp.InvalidURL):

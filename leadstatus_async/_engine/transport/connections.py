@@ -21,7 +21,6 @@ from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from weakref import WeakSet
 
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -66,14 +65,15 @@ class Connection(ResponseHandler):
         """Take note that a request is about to be sent (aiohttp calls this before each)."""
         way = sending.get()
         way.connection, way.reused = self, self._served
+        if not self._served and _is_plain(self) and _readable(self):
+            drop(self)  # a server that speaks first; with TLS a new connection has bytes of its own to read
         self._served, self._idle = True, False
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the server."""
         if self._idle and data:  # none: what was held back is decompressed
-            self.force_close()
-            self.close()
+            drop(self)
         else:
             super().data_received(data)
 
@@ -117,13 +117,8 @@ def own_connector(ssl: ssl_module.SSLContext | None) -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0, ssl=ssl or True, force_close=True)  # pragma: no cover
 
 
-def looks_first(way: Way, used: WeakSet[ResponseHandler]) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware by which a request is sent only on a connection that has received nothing unasked.
-
-    Args:
-        way: of the request.
-        used: connections that have served a request of ours; added to. On a new one, TLS may have left bytes.
-    """
+def looks_first(way: Way) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware that lets a request out only on a connection that has received nothing unasked."""
 
     async def look_first(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -132,15 +127,27 @@ def looks_first(way: Way, used: WeakSet[ResponseHandler]) -> aiohttp.ClientMiddl
 
         async def looked(conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
             protocol = way.connection = cast("ResponseHandler", conn.protocol)
-            if protocol.should_close or (protocol in used and _readable(protocol)):
+            # It has been used, by whomever, if it has had a payload. New, TLS may have left bytes to read.
+            used = protocol._payload is not None  # noqa: SLF001
+            if protocol.should_close or ((used or _is_plain(protocol)) and _readable(protocol)):
                 raise UnaskedError
-            used.add(protocol)
             return await send(conn)
 
         request.send = looked  # type: ignore[method-assign] # of this one request
         return await handler(request)
 
     return look_first
+
+
+def drop(connection: ResponseHandler) -> None:
+    """End a connection at once, whoever uses it: no farewell of TLS is waited for."""
+    connection.force_close()
+    if connection.transport is not None:
+        connection.transport.abort()
+
+
+def _is_plain(protocol: ResponseHandler) -> bool:
+    return protocol.transport is not None and protocol.transport.get_extra_info("sslcontext") is None
 
 
 def _readable(protocol: ResponseHandler) -> bool:

@@ -95,6 +95,8 @@ class Parrot:
                 said = self._after(writer, answer)
                 if asyncio.iscoroutine(said):
                     await said
+                for _ in range(2):  # uvloop writes at the end of its turn
+                    await asyncio.sleep(0)
                 self.quiet.set()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass

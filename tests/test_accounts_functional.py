@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import Counter
 
+import aiohttp
 import pytest
 
 from leadstatus_async import (
     BatchError,
     DeadlineExceededError,
     LeadStatusError,
+    LeadStatusSession,
     LimiterError,
     RateLimit,
+    RateLimitState,
     RetryPolicy,
     ServerError,
     SessionClosedError,
 )
 from leadstatus_async.events import AttemptFinished, OutageEnded, OutageStarted
 from leadstatus_async.limiter import TokenBucketLimiter
+from leadstatus_async.testing import Fault
+from tests.conftest import KEY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -242,3 +248,120 @@ async def test_a_pause_is_kept_whose_caller_left_with_the_answer(server, make_se
     with pytest.raises((DeadlineExceededError, BatchError)):
         await session.campaign("a", "c").get_many(["x"])
     assert session.rate_limit_state.paused_for > 0.5
+
+
+class Halves:
+    """A limiter whose parts raise or are missing, where it is told so."""
+
+    def __init__(self, broken=None):
+        self.broken = broken
+
+    async def acquire(self, *, max_pause=None):
+        del max_pause
+
+    def refund(self):
+        """Nothing to give back."""
+
+    def pause(self, seconds, reason):
+        """Let everybody pass."""
+
+    def observe(self, status, sent_at, headers):
+        if self.broken == "observe":
+            raise RuntimeError(str(status))
+
+    def wait_time(self, ahead=0):
+        if self.broken == "wait_time":
+            raise RuntimeError(str(ahead))
+        return 0.0
+
+    @property
+    def state(self):
+        return object() if self.broken == "state" else RateLimitState()
+
+    async def aclose(self):
+        """Nothing to let go of."""
+
+
+async def test_a_limiter_whose_state_has_no_rate(make_session):
+    """The rows that had come are delivered; what comes next is told why."""
+    limiter = Halves()
+    campaign = make_session(rate_limit=limiter).campaign("a", "c")
+    limiter.broken = "state"
+    assert (await campaign.get("x")).ok
+
+
+async def test_a_call_that_the_limiter_refuses_to_time_leaves_nothing(make_session):
+    """Neither a call nor a pending set stays behind."""
+    limiter = Halves()
+    session = make_session(rate_limit=limiter)
+    await session.campaign("a", "c").get("warm")
+    limiter.broken = "wait_time"
+    with pytest.raises(LimiterError):
+        await session.campaign("a", "c").get_many(["x"], deadline=3)
+    for number in range(5):
+        with pytest.raises(LimiterError):
+            await session.campaign("a", f"c{number}").get("x", deadline=3)
+    assert not session._engine.busy
+    async with asyncio.timeout(1):
+        await session.aclose(10)
+
+
+async def test_gets_that_are_refused_at_once_leave_no_pending_set(make_session):
+    """However many campaigns they are of."""
+    session = make_session(rate_limit=RateLimit(1000))
+    await session.campaign("a", "c").get("warm")
+    session.limiter.pause(60, "test")
+    for number in range(100):
+        with pytest.raises(DeadlineExceededError):
+            await session.campaign("a", f"c{number}").get("x", deadline=0.1)
+    assert not session._engine.busy
+
+
+async def test_the_error_of_a_limiter_shows_no_answer(server, make_session):
+    """The locals of our frames on its traceback have none that echoes the key."""
+    server.fault(Fault(429, b"{}", headers={"X-Echo": KEY, "Retry-After": "1"}), times=None)
+    with pytest.raises(LimiterError) as caught:
+        await make_session(rate_limit=Halves("observe")).campaign("a", "c").get("x")
+    shown = traceback.TracebackException.from_exception(caught.value.__cause__, capture_locals=True)
+    ours = [frame for frame in shown.stack if "leadstatus_async" in frame.filename]
+    assert ours
+    assert KEY not in repr([frame.locals for frame in ours])
+
+
+async def test_a_bug_of_our_own_shows_no_answer(server, make_session, monkeypatch):
+    """It comes without frames, and says where it was."""
+    from leadstatus_async._engine import attempt
+
+    monkeypatch.setattr(attempt, "merge", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        await make_session().campaign("a", "c").get("x")
+    shown = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "attempt.py" in shown
+    assert "merged" not in shown
+
+
+async def test_closing_the_lent_session_in_an_outage_is_no_answer(server):
+    """It tells nothing of the server."""
+    seen = []
+    async with aiohttp.ClientSession() as lent:
+        session = LeadStatusSession(
+            KEY,
+            base_url=server.url,
+            http_session=lent,
+            chunk_size=1,
+            rate_limit=None,
+            retry=RetryPolicy(base_delay=0.005, max_delay=0.01),
+            on_event=seen.append,
+        )
+        campaign = session.campaign("a", "c")
+        await campaign.get("warm")
+        server.fault("500", times=None)
+        job = asyncio.create_task(campaign.get_many(LEADS))
+        while not any(isinstance(event, OutageStarted) for event in seen):
+            await asyncio.sleep(0.001)
+        await lent.close()
+        with pytest.raises(LeadStatusError):
+            await job
+        await session.aclose()
+    ended = [event for event in seen if isinstance(event, OutageEnded)]
+    assert [event.answered for event in ended] == [False]

@@ -320,3 +320,81 @@ def test_the_owners_middlewares_run_and_stay(run):
             assert list(lent._middlewares) == [middleware]
 
     run(main())
+
+
+@pytest.mark.parametrize("owner", ["another session", "the owner"])
+def test_a_connection_that_others_have_used(run, owner):
+    """On a borrowed session a stray answer is not heard either if it came after somebody else's request."""
+
+    async def after(writer, answer):
+        writer.write(answer)
+        if b'"traceId": "c1"' in answer:  # theirs, not ours
+            await asyncio.sleep(0)
+            writer.write(answer)
+
+    async def main():
+        wrong = 0
+        async with (
+            Parrot(after) as parrot,
+            aiohttp.ClientSession() as lent,
+            LeadStatusSession("sk_live_o", base_url=parrot.url, http_session=lent, rate_limit=None) as other,
+            LeadStatusSession(
+                "sk_live_p", base_url=parrot.url, http_session=lent, rate_limit=None
+            ) as session,
+        ):
+            for number in range(10):
+                if owner == "the owner":
+                    path = f"{parrot.url}/v1/accounts/a/campaigns/c1/lead-status?leadIds={','.join(LEADS)}"
+                    await (await lent.get(path)).read()
+                else:
+                    await other.campaign("a", "c1").get_many(LEADS)
+                await parrot.quiet.wait()
+                name = f"c{number + 2}"
+                found = await session.campaign("a", name).get_many(LEADS)
+                wrong += sum(one.workflow_status != status_of(name, one.lead_id) for one in found)
+                await parrot.quiet.wait()
+        assert wrong == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "greeting", [refusal("401 Unauthorized"), b"\r\n", b"HTTP/1.1 200 OK\r\nCon"], ids=ascii
+)
+def test_a_server_that_speaks_first_is_asked_nothing(run, greeting):
+    """What stands on a new connection before anything was asked is no answer."""
+
+    async def main():
+        async with (
+            Parrot(lambda writer, said: writer.write(said), greeting=greeting) as parrot,
+            LeadStatusSession("sk_live_parrot", base_url=parrot.url, retry=QUICK, rate_limit=None) as session,
+        ):
+            (failure,) = await session.campaign("a", "c1").get_many(["x"], on_error="collect")
+        # Where the greeting comes after the request, it cannot be told from an answer.
+        assert type(failure.error).__name__ in ("APIConnectionError", "AuthenticationError")
+
+    run(main())
+
+
+@pytest.mark.parametrize("hook", ["on_request_start", "on_request_end"])
+async def test_a_hook_of_a_borrowed_session_that_hangs_is_timed(server, hook):
+    """An attempt takes no longer than `timeout`, whatever the owner's hooks do."""
+    trace = aiohttp.TraceConfig()
+
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    getattr(trace, hook).append(hang)
+    async with (
+        aiohttp.ClientSession(trace_configs=[trace]) as lent,
+        LeadStatusSession(
+            "sk_live_parrot",
+            base_url=server.url,
+            http_session=lent,
+            timeout=0.05,
+            retry=RetryPolicy(max_attempts=1),
+        ) as session,
+        asyncio.timeout(10),
+    ):
+        (failure,) = await session.campaign("a", "c").get_many(["x"], on_error="collect")
+    assert type(failure.error).__name__ == "APITimeoutError"

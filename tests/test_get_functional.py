@@ -346,3 +346,18 @@ def test_any_schedule_of_gets_and_cancellations_ends_well():
     run_state_machine_as_test(
         Coalescer, settings=settings(max_examples=25, stateful_step_count=30, deadline=None)
     )
+
+
+async def test_closing_under_gets_that_wait_for_a_permit(make_session):
+    """Each learns of it at once."""
+    from leadstatus_async import SessionClosedError
+
+    session = make_session(rate_limit=RateLimit(1000))
+    await session.campaign("a", "c").get("warm")
+    session.limiter.pause(60, "test")
+    gets = [asyncio.create_task(session.campaign("a", f"c{number}").get("x")) for number in range(3)]
+    await asyncio.sleep(0)
+    await session.aclose()
+    for get in gets:
+        with pytest.raises(SessionClosedError):
+            await get

@@ -90,6 +90,15 @@ def test_base64_wherever_the_secret_begins(before, after, alphabet):
     assert len(line) - len("[redacted]") <= 12, "what is left is the neighbours'"
 
 
+@pytest.mark.parametrize("secret", ["pässwörter", "пароль-пароль"])
+def test_secrets_of_other_alphabets(secret):
+    """As they are, escaped, and in a page whose encoding was not told."""
+    redactor = Redactor([secret])
+    lost = "".join(one if one.isascii() else "\ufffd" for one in secret)
+    for text in (secret, quote(secret), json.dumps(secret)[1:-1], lost):
+        assert redactor.line(f"<{text}>", 500) == "<[redacted]>"
+
+
 @pytest.mark.parametrize("length", range(380, 520))
 def test_no_beginning_of_a_secret_is_left_where_text_is_cut(length):
     """Text is searched before it is cut."""

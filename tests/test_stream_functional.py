@@ -385,3 +385,113 @@ async def test_the_deadline_wakes_a_consumer_that_waits_for_a_quiet_source(make_
         await session.aclose()
         with pytest.raises(SessionClosedError):
             await waiting
+
+
+class Endless:
+    """An async source without end, that knows how much was read and whether it was closed."""
+
+    def __init__(self):
+        self.read = 0
+        self.closed = False
+
+    async def __aiter__(self):
+        try:
+            while True:
+                self.read += 1
+                yield f"lead{self.read}"
+                await asyncio.sleep(0)
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("end", ["deadline", "401", "close"])
+async def test_a_stream_that_is_stopped_asks_for_nothing_more(server, make_session, end, ordered):
+    """Though its consumer is slow and its source endless: it is told what was read, and why it ended."""
+    session = make_session(concurrency=2, chunk_size=10)
+    source, got = Endless(), 0
+    deadline = 0.2 if end == "deadline" else None
+    stream = session.campaign("a", "c").stream(source, ordered=ordered, deadline=deadline, on_error="collect")
+    errors = {"deadline": DeadlineExceededError, "401": AuthenticationError, "close": SessionClosedError}
+    async with asyncio.timeout(10):
+        with pytest.raises(errors[end]):
+            async for outcome in stream:
+                got += outcome.ok
+                await asyncio.sleep(0.001)
+                if got == 30 and end == "401":
+                    server.fault("401", times=None)
+                if got == 30 and end == "close":
+                    await session.aclose()
+                    asked, read = server.count, source.read
+        if end != "close":
+            asked, read = server.count, source.read
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert got >= 30
+    assert source.closed
+    assert (server.count, source.read) == (asked, read)
+
+
+async def test_a_second_consumer_harms_only_itself(server, make_session):
+    """It is refused, and the first gets everything."""
+    server.hold()
+    stream = make_session(chunk_size=2).campaign("a", "c").stream([f"x{number}" for number in range(10)])
+    first = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(1)
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await anext(stream)
+    server.release()
+    assert (await first).lead_id == "x0"
+    assert [status.lead_id async for status in stream] == [f"x{number}" for number in range(1, 10)]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_bug_ends_a_stream_though_outcomes_are_ready(make_session, monkeypatch, ordered):
+    """What is ready is told, then the bug: it neither hangs nor ends as if nothing had been."""
+    from leadstatus_async._engine import attempt
+
+    decipher, told = attempt.decipher, []
+
+    def buggy(*args, **facts):
+        told.append(1)
+        if len(told) == 3:
+            raise KeyError("a bug")
+        return decipher(*args, **facts)
+
+    monkeypatch.setattr(attempt, "decipher", buggy)
+    got = []
+    stream = (
+        make_session(chunk_size=2, concurrency=1)
+        .campaign("a", "c")
+        .stream((f"x{number}" for number in range(100)), ordered=ordered)
+    )
+    async with asyncio.timeout(10):
+        with pytest.raises(KeyError, match="a bug"):
+            async for status in stream:
+                got.append(status.lead_id)
+                await asyncio.sleep(0)
+    assert got == [f"x{number}" for number in range(len(got))]
+
+
+async def test_a_source_that_will_not_be_cancelled_is_not_heard(server, make_session):
+    """What it hands over after the stream was stopped is nobody's."""
+
+    class Stubborn(Endless):
+        async def __aiter__(self):
+            while not self.closed:
+                self.read += 1
+                yield f"lead{self.read}"
+                try:
+                    await asyncio.sleep(0.001)
+                except asyncio.CancelledError:
+                    self.closed = True
+                    yield "after the end"
+
+    source, got = Stubborn(), []
+    stream = make_session(chunk_size=2).campaign("a", "c").stream(source, deadline=0.1, on_error="collect")
+    with pytest.raises(DeadlineExceededError):
+        async for outcome in stream:
+            got.append(outcome.lead_id)
+            await asyncio.sleep(0.002)
+    assert source.closed
+    assert "after the end" not in got

@@ -64,7 +64,7 @@ class PendingGets(Lobby):
 
     async def get(self, lead_id: str, deadline: float | None) -> LeadStatus:
         """Wait for the status of one lead; fail at once if no permit can come in time (b11)."""
-        needed = self.engine.permits.seconds_until(1)
+        needed = 0.0 if deadline is None else self.engine.permits.seconds_until(1)
         if deadline is not None and needed > deadline:
             raise DeadlineExceededError(
                 f"deadline={deadline:g} s is too short: the next request may go {needed:.1f} s from now",

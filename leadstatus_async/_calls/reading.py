@@ -136,7 +136,7 @@ class Flow(Lobby):
         self._enter()
         self._started = self.engine.loop.time()
         self.engine.flows.add(self)
-        needed = self.engine.permits.seconds_until(1)
+        needed = 0.0 if self._patience is None else self.engine.permits.seconds_until(1)
         if self._patience is not None and needed > self._patience:
             raise DeadlineExceededError(
                 f"deadline={self._patience:g} s is too short: the next may go {needed:.1f} s from now",

@@ -18,7 +18,7 @@ import msgspec
 from leadstatus_async._engine.permit import limiter_failed
 from leadstatus_async._engine.transport import Received
 from leadstatus_async._state.health import Health, Held, Ruling
-from leadstatus_async._steps.decide import Again, Fail, Split, Stop, Throttled
+from leadstatus_async._steps.decide import Again, Fail, Split, Stop
 from leadstatus_async._steps.decipher import Failure, decipher, not_believed
 from leadstatus_async._steps.merge import Merged, merge
 from leadstatus_async._steps.rows import Rows
@@ -70,14 +70,8 @@ class Attempts:
         a probe that nobody tells the health of would silence the session for good (h2).
         """
         sent_at = self._depart(call, request)
-        came: Received | Failure | None = None
-        answer: Answer | None = None
         try:
-            try:
-                came = await self._engine.transport.send(request.target)
-                answer = self._read(call, request, came)
-            finally:
-                ruling = self._account(call, request, sent_at, came, answer)
+            came, answer, ruling = await self._exchange(call, request, sent_at)
             broken = self._tell_limiter(came, answer, ruling, sent_at)
             self._deliver(call, request, answer, ruling, broken)
         except asyncio.CancelledError:
@@ -86,6 +80,18 @@ class Attempts:
             raise
         except Exception as bug:  # noqa: BLE001 - a bug of ours must reach the caller, not hang it
             call.crash(_bare(bug))
+
+    async def _exchange(
+        self, call: Call, request: Request, sent_at: float
+    ) -> tuple[Received | Failure, Answer, Ruling]:
+        came: Received | Failure | None = None
+        answer: Answer | None = None
+        try:
+            received = came = await self._engine.transport.send(request.target)
+            read = answer = self._read(call, request, received)
+        finally:
+            ruling = self._account(call, request, sent_at, came, answer)
+        return received, read, ruling
 
     def _depart(self, call: Call, request: Request) -> float:
         now = call.departs(request)
@@ -234,7 +240,7 @@ class Attempts:
                 call.failed(request, failure.error)
             case Stop():
                 call.stop(failure.error)
-            case Throttled() | None:  # never None: somebody waits for it
+            case _:  # Throttled; it is not None, since somebody waits for it
                 call.throttled(request)
 
     def _carry_out(self, ruling: Ruling) -> None:

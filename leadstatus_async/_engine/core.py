@@ -1,7 +1,7 @@
 """What the calls of one session share, and its life: begun, drained, closed.
 
 The engine knows who is under way, and what was learned of the server's limits; the way of one
-attempt is `_attempts`, whose turn it is `_permits`.
+attempt is `attempt`, whose turn it is `permit`.
 """
 
 from __future__ import annotations

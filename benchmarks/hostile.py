@@ -87,9 +87,9 @@ def bodies(size: int) -> dict[str, bytes]:
         "tiny unlisted rows": _numbered(_OPEN, b'{"leadId":"x","workflowStatus":"%d"},', last, size),
         "as many rows as are read": _rows(b'{"leadId":"%d","workflowStatus":"a%d"', b"}", last, 49_000, size),
         "as many, one damaged": _rows(b'{"leadId":"%d","workflowStatus":"a%d"', b"}", bad, 24_000, size),
-        "as many bad ones": _rows(b'{"leadId":"%d","workflowStatus":%d', b"}", last, 5_100, MEBIBYTE // 2),
+        "as many bad ones": _rows(b'{"leadId":"%d","workflowStatus":%d', b"}", last, 2_100, MEBIBYTE // 2),
         "as many damaged ones": _rows(
-            b'{"leadId":"%d\xe9%d","a":' + b"[" * 40 + b"]" * 40, b"}", bad, 4_900, MEBIBYTE // 2
+            b'{"leadId":"%d\xe9%d","a":' + b"[" * 40 + b"]" * 40, b"}", bad, 1_900, MEBIBYTE // 2
         ),
         "empty objects": _filled(_OPEN, b"{},", last, size),
         "scalars": _filled(_OPEN, b"0,", last, size),

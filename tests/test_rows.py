@@ -283,3 +283,12 @@ def test_junk_between_rows_invents_nothing(junk, place):
     if isinstance(answer, Rows):
         for one in shown(answer).items:
             assert isinstance(one, BadRow) or one in (LeadStatus("a", PENDING), LeadStatus("b", PENDING))
+
+
+def test_an_envelope_larger_than_any_is_not_read():
+    """What is left of a damaged answer without its rows is read up to a bound."""
+    large = body(row("a", b", NaN"), end=b'], "x": "%s"}}' % (b"x" * 600_000))
+    answer = decipher(200, NO_HEADERS, large)
+    assert isinstance(answer, Failure)
+    assert "JSON" in str(answer.error)
+    assert isinstance(decipher(500, NO_HEADERS, b"[" * 600_000), Failure)

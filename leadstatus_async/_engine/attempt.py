@@ -17,7 +17,7 @@ import msgspec
 
 from leadstatus_async._engine.permit import limiter_failed
 from leadstatus_async._engine.transport import Received
-from leadstatus_async._state.health import Health, Held, Ruling
+from leadstatus_async._state.health import NOTHING, Health, Held, Ruling
 from leadstatus_async._steps.decide import Again, Fail, Split, Stop
 from leadstatus_async._steps.decipher import Failure, decipher, not_believed
 from leadstatus_async._steps.merge import Merged, merge
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from leadstatus_async._engine.job import Call
     from leadstatus_async._state.request import Request
     from leadstatus_async.policy import RetryPolicy
+    from leadstatus_async.results import RateLimitState
 
 _WORTH_TELLING = 1.0  # seconds: sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
@@ -61,6 +62,8 @@ class Attempts:
         self._engine = engine
         self._observer = engine.observer
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
+        self._limiter_state: RateLimitState | None = None  # as of the last answer
         self._dice = random.Random()  # noqa: S311 - jitter, not a secret
 
     async def send(self, call: Call, request: Request) -> None:
@@ -97,7 +100,9 @@ class Attempts:
         now = call.departs(request)
         if call.whole.answers_before is None:
             call.whole.answers_before = self.health.answers
-        self._carry_out(self.health.departed(now, request))
+        ruling = self.health.departed(now, request)
+        if ruling is not NOTHING or self.health.stopped:
+            self._carry_out(ruling)
         self.in_flight += 1
         return now
 
@@ -183,9 +188,9 @@ class Attempts:
     def _observe(self, received: Received, sent_at: float) -> None:
         limiter = self._engine.limiter
         try:
-            before = limiter.state
+            before = self._limiter_state or limiter.state
             limiter.observe(received.status, sent_at, received.headers)
-            after = limiter.state
+            after = self._limiter_state = limiter.state
             changed, slower = after.rate != before.rate, (after.rate or math.inf) < (before.rate or math.inf)
         except Exception as broken:
             raise limiter_failed(broken) from broken
@@ -245,14 +250,16 @@ class Attempts:
 
     def _carry_out(self, ruling: Ruling) -> None:
         """Do what a ruling means for everybody: the one place where it becomes deeds."""
-        for event in ruling.events:
-            self._observer.outage(event)
-        self._engine.permits.owe(ruling.charge)
-        if ruling.give_up is not None:
-            self._engine.turn_all_away(own_copy(ruling.give_up))
-        elif ruling.give_up_gets is not None:
-            self._engine.turn_gets_away(ruling.give_up_gets)
-        self._set_alarm()
+        if ruling is not NOTHING:
+            for event in ruling.events:
+                self._observer.outage(event)
+            self._engine.permits.owe(ruling.charge)
+            if ruling.give_up is not None:
+                self._engine.turn_all_away(own_copy(ruling.give_up))
+            elif ruling.give_up_gets is not None:
+                self._engine.turn_gets_away(ruling.give_up_gets)
+        if self.health.alarm != self._alarm_at:
+            self._set_alarm()
         self._engine.permits.wake()
 
     # The patience of those who wait for the end of an outage
@@ -267,22 +274,20 @@ class Attempts:
 
     def hold(self) -> float:
         """Return the seconds for which an outage holds sending back; infinity while a probe is out."""
-        return self.health.stopped_for(self._engine.loop.time())
+        return self.health.stopped_for(self._engine.loop.time()) if self.health.stopped else 0.0
 
     def _set_alarm(self) -> None:
         if not self._engine.busy:
             self.health.rest()
-        when = self.health.alarm
         if self._alarm is not None:
-            if self._alarm.when() == when:
-                return
             self._alarm.cancel()
             self._alarm = None
-        if when < math.inf:
-            self._alarm = self._engine.loop.call_at(when, self._ring)
+        self._alarm_at = self.health.alarm
+        if self._alarm_at < math.inf:
+            self._alarm = self._engine.loop.call_at(self._alarm_at, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm, self._alarm_at = None, math.inf
         self._carry_out(self.health.tick(self._engine.loop.time()))
 
 

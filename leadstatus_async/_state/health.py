@@ -70,6 +70,9 @@ class Ruling(msgspec.Struct, frozen=True):
     events: tuple[OutageStarted | OutageEnded, ...] = ()
 
 
+NOTHING = Ruling()
+
+
 class Health:
     """The server as this session has seen it.
 
@@ -97,6 +100,11 @@ class Health:
 
     # What is asked before sending
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing but probes may go out."""
+        return self._outage.stopped_at is not None
+
     def stopped_for(self, now: float) -> float:
         """Return the seconds for which sending is stopped: 0.0 if not, infinity while a probe is out."""
         return self._outage.wait(now)
@@ -113,7 +121,7 @@ class Health:
         if now >= self._gets_until:
             self._gets_until = now + WEB_REQUEST
             return Ruling(give_up_gets=self._last_error)
-        return Ruling()
+        return NOTHING
 
     def rest(self) -> None:
         """Note that nobody waits any more: whoever comes next has the whole of `max_outage` before it."""
@@ -325,6 +333,6 @@ class Health:
     ) -> Ruling:
         """Return a ruling that tells what has not been told."""
         if not self._news:
-            return Ruling(then, pause, charge, give_up)
+            return Ruling(then, pause, charge, give_up) if then or pause or charge or give_up else NOTHING
         events, self._news = tuple(self._news), []
         return Ruling(then, pause, charge, give_up, events=events)

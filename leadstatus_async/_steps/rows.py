@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
 _MOST_BRACKETS = 50_000
-_MOST_DAMAGED = 5_000  # rows
+_MOST_DAMAGED = 2_000  # rows
 _MOST_LOOSE_BYTES = 512 * 2**10  # of damaged rows, or of an answer without its rows
 _NEXT_BRACKET = re.compile(rb'(?:[^][{}"]++|"(?:[^"\\]++|\\.)*+")*+([][{}])', re.DOTALL)
 _ELEMENT = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^\s,"]++')

@@ -138,7 +138,12 @@ class Transport:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
         way = Way()
         try:
-            return await self._exchange(self._session, target, way)
+            if not self._borrowed:
+                return await self._exchange(self._session, target, way)
+            async with asyncio.timeout(
+                self._seconds
+            ):  # aiohttp times neither its hooks nor the tries together
+                return await self._exchange(self._session, target, way)
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, way, seconds=self._seconds, origin=self._origin)
         except BaseException as caught:  # noqa: BLE001 - raised again below
@@ -181,15 +186,13 @@ class Transport:
             # A request's own middlewares replace the session's, which its owner wants to run as well.
             options["middlewares"] = (*session._middlewares, looks_first(way))  # noqa: SLF001
         sending.set(way)
-        # A lent session's hooks are not timed by aiohttp, nor are the tries together.
-        async with asyncio.timeout(self._seconds if self._borrowed else None):
-            for _ in range(_TRIES):
-                try:
-                    async with session.get(url, **options) as response:
-                        way.answered = True
-                        return await self._received(response, way)
-                except UnaskedError:
-                    continue
+        for _ in range(_TRIES):
+            try:
+                async with session.get(url, **options) as response:
+                    way.answered = True
+                    return await self._received(response, way)
+            except UnaskedError:
+                continue
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
         return Failure(APIConnectionError(message), Sort.PASSING)
 

@@ -29,7 +29,7 @@ from leadstatus_async.errors import (
 )
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples"
 TRACE = "507f1f77bcf86cd799439011"
 NO_HEADERS = CIMultiDict[str]()
 PENDING = WorkflowStatus.PENDING

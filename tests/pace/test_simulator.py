@@ -11,7 +11,7 @@ from leadstatus_async import RateLimit
 from leadstatus_async.testing.quota import FixedWindow
 from tests.simulator import CASES, SEEDS, Client, Nginx, Row, play
 
-PAGE = Path(__file__).parents[1] / "docs" / "quota.md"
+PAGE = Path(__file__).parents[2] / "docs" / "quota.md"
 
 
 @pytest.fixture(scope="module")

@@ -266,7 +266,7 @@ async def test_a_source_or_limiter_that_was_cancelled_by_others(server, make_ses
             outcomes.append(outcome)
     assert len(outcomes) == 1
 
-    from tests.test_calls_functional import Recorder
+    from tests.calls.test_get_many_functional import Recorder
 
     limiter = Recorder(asyncio.CancelledError())
     with pytest.raises(BatchError, match="LimiterError"):

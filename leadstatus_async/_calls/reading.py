@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from leadstatus_async.results import BatchStats
 
 
+_END = object()
+
+
 class _Slot:
     """The place of one lead in the stream."""
 
@@ -128,6 +131,10 @@ class Flow(Lobby):
         return None
 
     @property
+    def _halted(self) -> bool:
+        return self._closed or self._stopped
+
+    @property
     def awaited(self) -> bool:
         """Whether a task waits for the next outcome."""
         return self._news is not None and not self._news.done()
@@ -197,7 +204,7 @@ class Flow(Lobby):
     def _at_end(self) -> bool:
         """Whether a plain source has no more, which a full buffer does not tell; what it has is let go."""
         try:
-            return isinstance(self._source, Iterator) and next(self._source, None) is None
+            return isinstance(self._source, Iterator) and next(self._source, _END) is _END
         except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
             return False
 
@@ -205,8 +212,10 @@ class Flow(Lobby):
         """Read an async source for as long as there is room."""
         try:
             async for lead_id in source:
+                if self._halted:  # it would not be cancelled by its stream: now it is
+                    raise asyncio.CancelledError
                 self._take_in([lead_id])
-                while self._held >= self._max_buffered:
+                while self._held >= self._max_buffered and not self._halted:
                     self._room_made = self.engine.loop.create_future()
                     await self._room_made
         except Exception as error:  # noqa: BLE001 - the source's own, handed on in its place
@@ -219,8 +228,6 @@ class Flow(Lobby):
             self._source_ended(None)
 
     def _take_in(self, lead_ids: Sequence[Any]) -> None:
-        if self._stopped:  # what is read now is nobody's any more
-            return
         wrong = {index: reason for index, _, reason in bad_lead_ids(lead_ids, room=self._room)}
         for index, lead_id in enumerate(lead_ids):
             slot = _Slot(self, lead_id if isinstance(lead_id, str) else repr(lead_id))

@@ -295,4 +295,5 @@ def _bare(bug: Exception) -> Exception:
     """Return a bug of ours without its frames, whose answer may echo the key; a note says where it was."""
     places = traceback.extract_tb(bug.__traceback__)
     bug.add_note(f"a bug of leadstatus_async, at {places[-1].filename}:{places[-1].lineno}; please report it")
+    bug.__cause__ = bug.__context__ = None
     return bug.with_traceback(None)

@@ -191,7 +191,8 @@ class Health:
         stale = failure.early and self._may_be_stale(request, failure)
         charge = self._note_disconnect(request, failure, hidden)
         pause = 0.0
-        give_up: LeadStatusError | None = None
+        too_long = (failure.retry_after or 0.0) > self._policy.max_retry_after  # of a 429 or 503
+        give_up = failure.error if too_long else None
         if failure.sort is Sort.THROTTLED:
             self._outage.untold(now, request)
             pause, over = self._throttled(now, failure, sent_at, dice)
@@ -207,11 +208,11 @@ class Health:
                 pause = stated_pause(failure.retry_after, self._policy, dice)
             held = self._count(now, request, failure, hidden, wanted=wanted)
             if held is not None:
-                return msgspec.structs.replace(held, pause=min(pause, _LONGEST_PAUSE), charge=charge)
+                return msgspec.structs.replace(
+                    held, pause=min(pause, _LONGEST_PAUSE), charge=charge, give_up=held.give_up or give_up
+                )
         else:
             self._alive(now, request, sent_at)
-        if (failure.retry_after or 0.0) > self._policy.max_retry_after:  # of a 429 or 503
-            give_up = failure.error
         then = None
         if wanted:
             then = decide(

@@ -17,6 +17,7 @@ from base64 import b64encode
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,12 +158,18 @@ def _rarest(mark: str) -> bytes:
 def _spellings(secret: str) -> str:
     """Return an expression for a secret, whatever has been done to its characters.
 
-    Each character's alternatives are atomic, so that a secret that is nearly there costs no backtracking.
+    Each character's alternatives are atomic, so that a secret that is nearly there costs no backtracking. One
+    that itself looks like an escape is found as it stands, since that is tried first.
     """
-    blank = _BLANK if not any(one.isspace() for one in secret) else _BLANK.replace(r"\s", "")
-    between = f"{blank}*+" if "\\" in secret else f"(?:{blank}|{_ESCAPED_BLANK})*+"
+    in_json = json.dumps(secret)[1:-1]
+    whole = [secret, in_json, in_json.replace("/", r"\/"), repr(secret)[1:-1]]
+    whole += [escape(secret), escape(in_json), escape(escape(secret)), quote(secret, safe="")]
+    blank = _BLANK
+    for own in {one for one in secret if re.match(_BLANK, one)}:
+        blank = rf"(?!{re.escape(own)})" + blank
+    between = f"(?:{blank})*+" if "\\" in secret else f"(?:{blank}|{_ESCAPED_BLANK})*+"
     encoded = [r"\s*+".join(map(_spelled_in_base64, form)) for form in _encoded(secret)]
-    return "|".join([between.join(map(_spelled, secret)), *encoded])
+    return "|".join([*map(re.escape, dict.fromkeys(whole)), between.join(map(_spelled, secret)), *encoded])
 
 
 def _spelled_in_base64(character: str) -> str:
@@ -171,10 +178,18 @@ def _spelled_in_base64(character: str) -> str:
 
 def _spelled(character: str) -> str:
     code = ord(character)
-    utf8 = "".join(f"%(?:25)*+{byte:02x}" for byte in character.encode())
-    ways = [utf8, rf"\\{{1,4}}u{code:04x}", rf"&\#0{{0,4}}{code};?", rf"&\#x0{{0,4}}{code:x};?"]
-    if escape(character) != character:
-        ways.append(re.escape(escape(character)))
+    again = "(?:25)++" if character == "%" else "(?:25)*+"  # percent-encoded twice and more
+    utf8 = "".join(f"%{again}{byte:02x}" if character != "%" else f"%{again}" for byte in character.encode())
+    utf16 = character.encode("utf-16-be").hex()
+    escaped = "".join(rf"\\{{1,4}}u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))
+    entity = r"\\{0,4}&(?:amp;)*+"
+    ways = [utf8, escaped, rf"{entity}\#0{{0,4}}{code};?", rf"{entity}\#x0{{0,4}}{code:x};?"]
+    if character == "&":
+        ways.append(r"\\{0,4}&(?:amp;)++")
+    elif escape(character) != character:
+        ways.append(entity + re.escape(escape(character)[1:]))
+    if character == "'":
+        ways.append(entity + "apos;")
     if code < 0x100:
         ways += [rf"\\{{1,2}}x{code:02x}", f"%{code:02x}"]
     if character == " ":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator
 
@@ -492,6 +493,47 @@ async def test_a_source_that_will_not_be_cancelled_is_not_heard(server, make_ses
     with pytest.raises(DeadlineExceededError):
         async for outcome in stream:
             got.append(outcome.lead_id)
-            await asyncio.sleep(0.002)
     assert source.closed
     assert "after the end" not in got
+
+
+async def test_a_none_among_the_ids_is_not_the_end_of_the_source(server, make_session):
+    """A stream that is stopped before it says so, rather than end as if all had been told."""
+    server.fault("401", times=None)
+    source = iter(["a", "b", None, "d", "e"])
+    stream = make_session(chunk_size=2).campaign("a", "c").stream(source, on_error="collect", max_buffered=2)
+    outcomes = []
+    with pytest.raises(AuthenticationError):
+        async for outcome in stream:
+            outcomes.append(outcome)
+    assert len(outcomes) == 2
+
+
+@pytest.mark.parametrize("end", ["break", "deadline"])
+async def test_leaving_a_stream_whose_source_swallows_a_cancellation(make_session, end):
+    """It is left all the same, and the source is closed."""
+    closed = []
+
+    async def source():
+        try:
+            number = 0
+            while True:
+                number += 1
+                yield f"lead{number}"
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.001)
+        finally:
+            closed.append(True)
+
+    campaign = make_session(chunk_size=2).campaign("a", "c")
+    deadline = 0.1 if end == "deadline" else None
+    async with asyncio.timeout(10):
+        stream = campaign.stream(source(), max_buffered=2, on_error="collect", deadline=deadline)
+        if end == "break":
+            async with stream:
+                assert (await anext(stream)).ok
+        else:
+            with pytest.raises(DeadlineExceededError):
+                async for _ in stream:
+                    await asyncio.sleep(0.001)
+    assert closed

@@ -146,6 +146,18 @@ def test_too_long_a_pause_is_nobodys_to_wait_for(failure):
     assert (ruling.then, ruling.give_up) == (Fail(), error)
 
 
+def test_too_long_a_pause_ends_waiting_in_an_outage_too():
+    """A 503 that states it gives everything up at once, with the value."""
+    story = Story()
+    story.falls()
+    error = ServerError(503, retry_after=3600)
+    probe, _ = story.probe()
+    ruling = story.health.failed(
+        story.now, probe, Failure(error, Sort.PASSING, 3600.0), story.sent_at, dice=0.5
+    )
+    assert (ruling.give_up, ruling.pause) == (error, 3600.0)
+
+
 def test_endless_429s_are_given_up():
     """After `max_outage` seconds of nothing else, whatever the concurrency; then it begins anew."""
     story = Story()

@@ -6,6 +6,8 @@ import base64
 import html
 import json
 import pickle
+import random
+import string
 from urllib.parse import quote
 
 import pytest
@@ -279,8 +281,52 @@ def test_no_beginning_of_a_secret_is_left_where_a_text_of_a_row_is_cut(length):
 
 def test_what_would_take_too_long_to_search_is_not_shown():
     """Texts that might hide a secret are searched up to a bound, for an answer as a whole."""
-    rows = [RawRow(f"l{number}", "pending", None, "%" * 2000, "plain") for number in range(200)]
+    rows = [RawRow(f"l{number}", "pending", None, "%" * 2000, "plain") for number in range(600)]
     shown = presented(rows, REDACTOR)
     assert shown[0].latest_step == "%" * 2000
     assert shown[-1].latest_step == "[redacted]"
     assert shown[-1].workflow_stop_reason == "plain"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "abc%25defgh1234",
+        "abc&amp;defgh1234",
+        r"pa\\ssword99",
+        r"\\server\pw12345",
+        r"a\u005cpassword",
+        "se\u00a0cret-pass",
+    ],
+    ids=ascii,
+)
+def test_a_secret_that_looks_like_an_escape(secret):
+    """It is found as it stands, in JSON, in a URL, and on a page."""
+    redactor = Redactor([secret])
+    for text in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), html.escape(secret)):
+        assert redactor.line(f"<{text}>", 500) == "<[redacted]>"
+        assert redactor.field(f"<{text}>", 2000, 10_000)[0] == "<[redacted]>"
+
+
+def test_secrets_of_all_kinds(request):
+    """Random ones, of every punctuation, in every dress that programs give them; the seed is printed."""
+    seed = 20261125
+    request.node.add_report_section("call", "seed", str(seed))
+    dice = random.Random(seed)
+    for _ in range(300):
+        secret = "".join(dice.choices(string.punctuation + "abcdefgh0123", k=dice.randint(8, 20)))
+        dressed = (
+            secret,
+            json.dumps(secret)[1:-1],
+            json.dumps(secret)[1:-1].replace("/", "\\/"),
+            repr(secret)[1:-1],
+            quote(secret, safe=""),
+            quote(quote(secret, safe=""), safe=""),
+            html.escape(secret),
+            html.escape(html.escape(secret)),
+            b64(secret).rstrip("="),
+            secret.encode().hex(),
+        )
+        redactor = Redactor([secret])
+        for text in dressed:
+            assert "[redacted]" in redactor.line(f"your key {text} is wrong", 500), (seed, secret, text)

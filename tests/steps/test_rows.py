@@ -292,3 +292,13 @@ def test_an_envelope_larger_than_any_is_not_read():
     assert isinstance(answer, Failure)
     assert "JSON" in str(answer.error)
     assert isinstance(decipher(500, NO_HEADERS, b"[" * 600_000), Failure)
+
+
+@pytest.mark.parametrize(
+    "end", [b'\\"' * 33_000 + b'"', b'\\"' * 30_000 + b'\\\n"'], ids=["beyond the bound", "line break"]
+)
+def test_a_text_of_escapes_between_rows_is_one_thing(end):
+    """Looked at once, not at each of its characters anew: once it took seconds."""
+    answer = read(body(b'"' + end, row("a")))
+    assert [one.lead_id for one in answer.items] == ["a"]
+    assert answer.unreadable in (1, 2), "what is cut is counted as far as it was looked at"

@@ -80,7 +80,7 @@ class LeadStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
     The optional fields are None when the API sent null or left them out. Of a text longer than 2,000
     characters its beginning is kept; control characters in a text are replaced, and secrets taken out. Of
-    an answer with more than a megabyte of texts that might hide one, the rest is `[redacted]`.
+    an answer with more than half a megabyte of texts that might hide one, the rest is `[redacted]`.
     """
 
     lead_id: str

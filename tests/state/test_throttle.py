@@ -9,13 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leadstatus_async._state.throttle import RetryBudget, ThrottleRun, unstated_pause
-from leadstatus_async._steps.decipher import Sort
-from leadstatus_async.errors import BadRequestError, RateLimitError
 from leadstatus_async.policy import RetryPolicy
 
 POLICY = RetryPolicy()
-ONCE = RetryPolicy(max_attempts=1)
-ERRORS = {Sort.THROTTLED: RateLimitError(429), Sort.REFUSED: BadRequestError(400)}
 
 dice_ = st.floats(0, 1, exclude_max=True)
 attempts_ = st.integers(1, 10_000)

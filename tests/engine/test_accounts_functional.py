@@ -64,6 +64,14 @@ class Watched:
         while self.session._engine.attempts.hold() > 0:
             await asyncio.sleep(0.001)
 
+    async def unanswered(self, server):
+        """Return the task of a `get` whose request has reached a server that holds its answer."""
+        server.hold()
+        before = server.count
+        get = asyncio.create_task(self.campaign.get("x"))
+        await server.wait_for_requests(before + 1)
+        return get
+
     async def comes_back(self, server):
         """Check that it sends again, and has told of each request once."""
         server.clear_faults()
@@ -201,10 +209,7 @@ async def test_cancellation(server, make_session, probe):
     watched = Watched(make_session)
     if probe:
         await watched.fall(server)
-    server.hold()
-    before = server.count
-    get = asyncio.create_task(watched.campaign.get("x"))
-    await server.wait_for_requests(before + 1)
+    get = await watched.unanswered(server)
     get.cancel()
     with pytest.raises(asyncio.CancelledError):
         await get
@@ -219,10 +224,7 @@ async def test_close(server, make_session, probe):
     watched = Watched(make_session)
     if probe:
         await watched.fall(server)
-    server.hold()
-    before = server.count
-    get = asyncio.create_task(watched.campaign.get("x"))
-    await server.wait_for_requests(before + 1)
+    get = await watched.unanswered(server)
     await watched.session.aclose()
     with pytest.raises(SessionClosedError):
         await get

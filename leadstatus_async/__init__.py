@@ -5,6 +5,17 @@
 
 Names are loaded when first used, so that `leadstatus_async.models` and `.errors` come without
 aiohttp, and the pytest plugin costs nothing to those who do not use it.
+
+A map, from the top down; each line may import those below it:
+
+    cli testing                         surfaces: the command, the fake server for tests
+    session campaign _options           the face: options are checked once, calls are made
+    _calls      get get_many stream watch                   what users call, each one Source or one Job
+    _engine     permit attempt job transport observer core  what waits: the dispatcher and what it moves
+    limiter     _pace: token_bucket bucket                  who may go when
+    _state      backlog bisection request health rate ...   what was seen and learned, without a clock
+    _steps      validate fold chunk decipher decide merge   the way of a lead, in pure functions
+    events errors results models policy                     data
 """
 
 from __future__ import annotations

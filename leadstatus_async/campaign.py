@@ -5,39 +5,37 @@ Thin: each call is checked here, and made by a module of `_calls`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from leadstatus_async._calls.get import pending_gets
 from leadstatus_async._calls.get_many import OnError, ask, fold
-from leadstatus_async._calls.reading import Flow
-from leadstatus_async._calls.stream import StatusStream
+from leadstatus_async._calls.stream import Reading, StatusStream, iterator_of
 from leadstatus_async._calls.watch import poll, settled
 from leadstatus_async._checks import require_callback, require_number, require_whole
 from leadstatus_async._engine.observer import Reporter
+from leadstatus_async._state.window import Window
 from leadstatus_async._steps.chunk import plan_chunks
 from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str
 from leadstatus_async._steps.validate import BadId, bad_lead_ids
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
-from leadstatus_async.limiter import seconds_until
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.results import BatchResult, Plan, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
-    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._engine.core import Core
     from leadstatus_async._steps.chunk import Endpoint
 
 
 class Campaign:
     """The leads of one campaign. Made by `LeadStatusSession.campaign`; cheap, and without state."""
 
-    __slots__ = ("_endpoint", "_engine", "_room")
+    __slots__ = ("_core", "_endpoint", "_room")
 
-    def __init__(self, engine: Engine, endpoint: Endpoint, room: int) -> None:
-        self._engine = engine
+    def __init__(self, core: Core, endpoint: Endpoint, room: int) -> None:
+        self._core = core
         self._endpoint = endpoint
         self._room = room
 
@@ -93,7 +91,7 @@ class Campaign:
         Every error raised after sending has `.result`, with what was answered until then.
         """
         _check_options(on_error, deadline, progress)
-        started = self._engine.enter().loop.time()
+        started = self._core.enter().loop.time()
         folded = await fold(lead_ids, self._room, collect=on_error == "collect")
         return await self._ask(folded, started, on_error, deadline, progress)
 
@@ -110,10 +108,10 @@ class Campaign:
             LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
         """
         _check_options("raise", deadline, None)
-        engine = self._engine.enter()
+        core = self._core.enter()
         if bad := bad_lead_ids([lead_id], room=self._room):
             raise InvalidLeadIdError(bad)
-        return await pending_gets(engine, self._endpoint).get(lead_id, deadline)
+        return await pending_gets(core, self._endpoint).get(lead_id, deadline)
 
     @overload
     def stream(
@@ -153,10 +151,11 @@ class Campaign:
                 async for status in stream: ...
 
         Args:
-            lead_ids: an iterable or async iterable; an async one is closed when the stream is left.
+            lead_ids: an iterable or async iterable; what it is read by is closed when the stream is left, if
+                it has a `close` or an `aclose`. What was read before it raised is answered first.
             ordered: yield in input order; False yields each outcome as it comes.
-            max_buffered: leads read ahead of what was yielded, at most; None is what the workers can
-                hold, concurrency x chunk_size.
+            max_buffered: leads read ahead of what was yielded, at most; None is 8 x concurrency x
+                chunk_size, so that one request in back-off does not stop the others.
             on_error: "raise" raises the error of the first failed lead at its place; "collect" yields it.
             deadline: seconds for everything, from the first outcome awaited.
             progress: called with a `Progress`; its `total` is None until the source has ended.
@@ -169,23 +168,21 @@ class Campaign:
         _check_options(on_error, deadline, progress)
         if not isinstance(ordered, bool):
             raise ConfigurationError(f"ordered must be True or False, not {ordered!r:.100}")
-        engine = self._engine.enter()
+        core = self._core.enter()
         check_no_str(lead_ids)
-        if not isinstance(lead_ids, Iterable | AsyncIterable):
-            raise TypeError(f"lead_ids must be an iterable or async iterable, not {type(lead_ids).__name__}")
-        buffered = engine.concurrency * engine.limits.chunk_size if max_buffered is None else max_buffered
-        flow = Flow(
-            engine.enter,
-            engine,
+        source = iterator_of(lead_ids)
+        buffered = 8 * core.concurrency * core.limits.chunk_size if max_buffered is None else max_buffered
+        most = require_whole("max_buffered", buffered)
+        reading = Reading(
+            core,
             self._endpoint,
-            lead_ids,
-            room=self._room,
-            ordered=ordered,
-            max_buffered=require_whole("max_buffered", buffered),
+            source,
+            Window(ordered=ordered, most=most, max_id_bytes=self._room),
+            raising=on_error == "raise",
             deadline=deadline,
             reporter=Reporter(progress) if progress else None,
         )
-        return StatusStream(flow, on_error_raise=on_error == "raise")
+        return StatusStream(reading)
 
     def watch(
         self,
@@ -213,11 +210,11 @@ class Campaign:
         require_number("interval", interval, above=True)
         if until is not None:
             require_callback("until", until, "one LeadStatus")
-        self._engine.enter()
+        self._core.enter()
         ids = self._checked(lead_ids)
         return poll(
             partial(self.get_many, on_error="collect"),
-            self._engine.wait_closed,
+            self._core.sleep,
             ids,
             interval,
             settled if until is None else until,
@@ -265,7 +262,7 @@ class Campaign:
                 f"retry takes a BatchResult (an error's .result, too), not {type(result).__name__}"
             )
         _check_options(on_error, deadline, progress)
-        started = self._engine.enter().loop.time()
+        started = self._core.enter().loop.time()
         before = cast("BatchResult[Outcome]", result)
         folded = Folded()
         for position, outcome in enumerate(before):
@@ -286,9 +283,9 @@ class Campaign:
             TypeError, InvalidLeadIdError: as `get_many`.
         """
         distinct = self._checked(lead_ids)
-        engine = self._engine
-        sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, engine.limits)]
-        seconds = seconds_until(engine.limiter, len(sizes) - 1) if sizes else 0.0
+        core = self._core
+        sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, core.limits)]
+        seconds = core.limiter.wait_time(len(sizes) - 1) if sizes else 0.0
         return Plan(requests=len(sizes), bytes=sum(sizes), seconds=seconds)
 
     def _checked(self, lead_ids: Iterable[str]) -> list[str]:
@@ -310,7 +307,7 @@ class Campaign:
         progress: Callable[[Progress], object] | None,
     ) -> BatchResult[Any]:
         return await ask(
-            self._engine,
+            self._core,
             self._endpoint,
             folded,
             started=started,

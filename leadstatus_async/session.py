@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import aiohttp
 
 from leadstatus_async._checks import require_callback, require_number, require_whole
-from leadstatus_async._engine.core import Engine
+from leadstatus_async._engine.core import Core
 from leadstatus_async._engine.observer import Observer
 from leadstatus_async._engine.transport import Transport
 from leadstatus_async._options import (
@@ -120,7 +120,7 @@ class LeadStatusSession:
             proxy=way,
             ssl=checked_ssl(ssl),
         )
-        self._engine = Engine(
+        self._core = Core(
             transport,
             _limiter(rate_limit),
             limits,
@@ -147,22 +147,22 @@ class LeadStatusSession:
                 f"max_url_bytes={self._max_url_bytes} leaves no room for a lead ID after {len(where.prefix)} "
                 "bytes of path; raise it"
             )
-        return Campaign(self._engine, where, room)
+        return Campaign(self._core, where, room)
 
     @property
     def limiter(self) -> Limiter:
         """The limiter in use; give it to another session as its `rate_limit` to share quota and pauses."""
-        return self._engine.limiter
+        return self._core.limiter
 
     @property
     def rate_limit_state(self) -> RateLimitState:
         """A snapshot of the limiter: rates, pause and why."""
-        return self._engine.limiter.state
+        return self._core.limiter.state
 
     @property
     def stats(self) -> SessionStats:
         """A snapshot of what the session has done so far."""
-        total = self._engine.total
+        total = self._core.total
         return SessionStats(
             requests=total.requests,
             retries=total.retries,
@@ -171,14 +171,14 @@ class LeadStatusSession:
             leads=total.leads,
             failures=total.failures,
             waited=total.waited,
-            in_flight=self._engine.attempts.in_flight,
-            queued=self._engine.permits.queued,
+            in_flight=self._core.in_flight,
+            queued=self._core.queued,
         )
 
     @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
-        return self._engine.closed
+        return self._core.closed
 
     async def aclose(self, drain_timeout: float = 0.0) -> None:
         """Close the session; calls in flight end with `SessionClosedError` and its `.result`. Idempotent.
@@ -191,10 +191,10 @@ class LeadStatusSession:
             SessionLoopError: from another event loop than that of the session's first use.
         """
         require_number("drain_timeout", drain_timeout)
-        await self._engine.aclose(drain_timeout)
+        await self._core.aclose(drain_timeout)
 
     async def __aenter__(self) -> Self:
-        self._engine.enter()
+        self._core.enter()
         return self
 
     async def __aexit__(
@@ -213,8 +213,8 @@ class LeadStatusSession:
         )
 
     def __del__(self) -> None:
-        engine = getattr(self, "_engine", None)  # None when the constructor raised
-        if engine is not None and engine.transport.opened and not engine.closed:
+        core = getattr(self, "_core", None)  # None when the constructor raised
+        if core is not None and core.transport.opened and not core.closed:
             warnings.warn(
                 f"unclosed {self!r}; use `async with` or await aclose()",
                 ResourceWarning,

@@ -21,6 +21,12 @@ if os.environ.get("LEADSTATUS_TEST_LOOP") == "uvloop":
         return {"uvloop": uvloop.new_event_loop}
 
 
+def stopped_for(session):
+    """Return the seconds for which an outage stops a session's sending; 0.0 in good times."""
+    dispatcher = session._core.dispatcher
+    return dispatcher._health.stopped_for(dispatcher._loop.time())
+
+
 @pytest.fixture(autouse=True)
 def _no_key_in_the_environment(monkeypatch):
     """Keep the developer's own key and base URL out of the tests."""

@@ -33,7 +33,7 @@ from leadstatus_async import (
     SessionLoopError,
 )
 from leadstatus_async.testing import FakeLeadStatusServer
-from tests.conftest import KEY
+from tests.conftest import KEY, stopped_for
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -186,7 +186,7 @@ async def test_many_stale_connections_cost_no_lead(server, make_session):
     server.release()
     await warm
     events = []
-    session._engine.observer._callback = events.append
+    session._core.observer._callback = events.append
     result = await campaign.get_many([f"lead{number}" for number in range(16)])
     assert len(result.statuses) == 16
     assert not [event for event in events if "Outage" in type(event).__name__]
@@ -291,8 +291,8 @@ def test_a_second_event_loop_is_told_what_to_do():
         with pytest.raises(SessionLoopError, match="http_session"):
             asyncio.run(use(LeadStatusSession(KEY, http_session=lent)))
         asyncio.run(lent.close())
-        session._engine.closed = True
-        asyncio.run(session._engine.transport._session.close())
+        session._core.closed = True
+        asyncio.run(session._core.transport._session.close())
 
 
 async def test_closing_ends_calls_in_flight_with_all_that_was_finished(server, make_session):
@@ -360,7 +360,7 @@ async def test_closing_during_an_outage_is_prompt(server, make_session):
     await session.campaign("a", "c").get_many(["x"])
     await server.stop_listening()
     call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{number}" for number in range(30)]))
-    while not session._engine.attempts.hold():
+    while not stopped_for(session):
         await asyncio.sleep(0.005)
     await session.aclose()
     with pytest.raises(SessionClosedError):
@@ -378,7 +378,7 @@ async def test_an_unclosed_session_warns_by_name(server):
     """A ResourceWarning that names our class, not only aiohttp's."""
     session = LeadStatusSession(KEY, base_url=server.url)
     await session.campaign("a", "c").get_many(["x"])
-    own = session._engine.transport._session
+    own = session._core.transport._session
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()  # what other tests have left
@@ -419,7 +419,7 @@ async def test_the_key_is_nowhere_to_be_found(server, make_session, caplog, faul
         assert KEY not in gathered(error)
         assert KEY.encode() not in pickle.dumps(error)
     assert KEY not in caplog.text
-    assert KEY not in repr(session) + repr(vars(session)) + repr(vars(session._engine.transport))
+    assert KEY not in repr(session) + repr(vars(session)) + repr(vars(session._core.transport))
     assert all(KEY not in request.target for request in server.requests)
 
 
@@ -519,7 +519,7 @@ async def test_a_proxy_gets_the_request_and_its_own_credentials(server, make_ses
         await session.campaign("a", "c").get_many(["x"])
         assert server.requests[-1].target.startswith("http://api.example/v1/accounts/a/")
         assert server.requests[-1].headers["proxy-authorization"].startswith("Basic ")
-        assert "hush" not in repr(session) + repr(vars(session._engine.transport))
+        assert "hush" not in repr(session) + repr(vars(session._core.transport))
     plain = make_session(base_url="http://api.example", allow_insecure=True, proxy=f"http://{host}")
     await plain.campaign("a", "c").get_many(["x"])
     assert "proxy-authorization" not in server.requests[-1].headers

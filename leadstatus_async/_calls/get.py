@@ -1,142 +1,208 @@
 """Single gets that travel together: one pending set per campaign, one future per waiter.
 
 There is no timer: on an idle session a get goes out at once, gets issued together travel together,
-and a busy or throttled session fills its batches by itself. A waiter that is cancelled harms no
-other (e1); the last one leaving cancels the request (e2); an ID that is on its way already is
-asked anew for who comes later; errors are built per waiter and never kept (e5, e6).
+and a busy or throttled session fills its batches by itself. A waiter that is cancelled harms no other; the
+last one leaving cancels the request; an ID that is on its way already is asked anew for who comes later;
+errors are built per waiter and never kept.
 """
 
 from __future__ import annotations
 
+import contextvars
 import math
-from typing import TYPE_CHECKING, cast
+from itertools import islice
+from typing import TYPE_CHECKING
 
-from leadstatus_async._engine.batch import Batch, Lobby, Place
+from leadstatus_async._engine.job import Job
+from leadstatus_async._state.deadline import Deadline
 from leadstatus_async.errors import DeadlineExceededError, for_caller
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
-    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._engine.core import Core
+    from leadstatus_async._engine.job import SecondsUntil
+    from leadstatus_async._state.request import Request
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.errors import LeadStatusError
 
+    Waiting = dict[str, list["_Waiter"]]
+
 
 class _Waiter:
-    """One `get` that is waiting."""
+    """One `get` that waits."""
 
-    __slots__ = ("due", "future", "home", "lead_id", "patience")
+    __slots__ = ("batch", "deadline", "future", "lead_id")
 
-    def __init__(self, lead_id: str, home: PendingGets, deadline: float | None = None) -> None:
+    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus], deadline: Deadline | None) -> None:
         self.lead_id = lead_id
-        self.patience = deadline
-        self.due = math.inf if deadline is None else home.engine.loop.time() + deadline
-        self.future: asyncio.Future[LeadStatus] = home.engine.loop.create_future()
-        self.home: PendingGets | Batch = home
+        self.future = future
+        self.deadline = deadline
+        self.batch: _Batch | None = None  # what it travels in; None while it is pending
 
     def settle(self, outcome: LeadStatus | LeadFailure) -> None:
-        if self.future.done():
-            return
-        if isinstance(outcome, LeadStatus):
+        if not isinstance(outcome, LeadStatus):
+            self.fail(for_caller([outcome], None))
+        elif not self.future.done():
             self.future.set_result(outcome)
-        else:
-            self.future.set_exception(for_caller([outcome], None))
 
-    def crash(self, bug: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         if not self.future.done():
-            self.future.set_exception(bug)
+            self.future.set_exception(error)
 
-    def too_late(self, needed: float | None = None) -> None:
-        attempts = self.home.tally.requests if isinstance(self.home, Batch) else 0
-        error = DeadlineExceededError(
-            f"deadline of {self.patience:g} s "
-            + ("passed before this lead was answered" if needed is None else "cannot be kept any more"),
-            lead_ids=[self.lead_id],
-            attempts=attempts,
-            needed=needed,
-        )
+    def too_late(self, error: DeadlineExceededError) -> None:
+        error.lead_ids = (self.lead_id,)
+        error.attempts = self.batch.job.tally.requests if self.batch is not None else 0
         self.settle(LeadFailure(self.lead_id, error))
 
+    def ring(self, deadline: Deadline) -> None:
+        self.too_late(deadline.passed(1, 1))
 
-class PendingGets(Lobby):
-    """The gets of one campaign that no permit has been granted for yet."""
 
-    async def get(self, lead_id: str, deadline: float | None) -> LeadStatus:
-        """Wait for the status of one lead; fail at once if no permit can come in time (b11)."""
-        needed = 0.0 if deadline is None else self.engine.permits.seconds_until(1)
-        if deadline is not None and needed > deadline:
-            raise DeadlineExceededError(
-                f"deadline={deadline:g} s is too short: the next request may go {needed:.1f} s from now",
-                lead_ids=[lead_id],
-                needed=needed,
-            )
-        waiter = _Waiter(lead_id, self, deadline)
+class _Batch:
+    """Gets that travel together, and their job."""
+
+    def __init__(self, gets: Gets, now: float) -> None:
+        self.waiting: Waiting = {}
+        self.job = Job(
+            gets.where,
+            gets.core.limits,
+            self._deliver,
+            (gets.core.total,),
+            now=now,
+            until=self._until,
+            context=gets.context,
+            impatient=True,
+        )
+        self.job.done.add_done_callback(self._over)
+
+    def admit(self, lead_id: str, waiters: list[_Waiter]) -> None:
+        self.waiting[lead_id] = waiters
+        for waiter in waiters:
+            waiter.batch = self
+
+    def _deliver(self, _first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
+        for outcome in outcomes:
+            for waiter in self.waiting.pop(outcome.lead_id, ()):
+                waiter.settle(outcome)
+
+    def _until(self) -> float | None:
+        deadlines = [waiter.deadline for waiters in self.waiting.values() for waiter in waiters]
+        latest = max((math.inf if one is None else one.at for one in deadlines), default=0.0)
+        return None if latest == math.inf else latest
+
+    def _over(self, done: asyncio.Future[None]) -> None:
+        bug = None if done.cancelled() else done.exception()
+        if bug is not None:
+            for waiters in self.waiting.values():
+                for waiter in waiters:
+                    waiter.fail(bug)
+
+
+class Gets:
+    """The gets of one campaign that no permit has come for yet: a `Source` that makes jobs."""
+
+    gathers = impatient = True
+
+    def __init__(self, core: Core, where: Endpoint) -> None:
+        self.core = core
+        self.where = where
+        self.context = contextvars.Context()  # not that of whoever asks first
+        self.waiting: Waiting = {}
+
+    async def get(self, lead_id: str, seconds: float | None) -> LeadStatus:
+        """Wait for the status of one lead; fail at once if no permit can come in time."""
+        core, dispatcher = self.core, self.core.dispatcher
+        deadline = alarm = None
+        if seconds is not None:
+            now = core.loop.time()
+            deadline = Deadline(seconds, now + seconds)
+            if (error := deadline.too_short(now, dispatcher.seconds_until(1))) is not None:
+                error.lead_ids = (lead_id,)
+                raise error
+        waiter = _Waiter(lead_id, core.loop.create_future(), deadline)
+        if deadline is not None:
+            alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
+        core.pending[self.where.prefix] = self
         self.waiting.setdefault(lead_id, []).append(waiter)
-        self.engine.pending[self.endpoint.prefix] = self
-        loop = self.engine.loop
-        alarm = None if deadline is None else loop.call_later(deadline, waiter.too_late)
-        self.engine.permits.stand(self)
+        dispatcher.offer(self)
         try:
             return await waiter.future
         finally:
             if alarm is not None:
                 alarm.cancel()
-            waiter.home.leave(lead_id, waiter)
+            self._leave(waiter)
             if waiter.future.done() and not waiter.future.cancelled():
                 waiter.future.exception()  # cancelled while it came: nobody else will look at it
-            await self.engine.permits.swept()
+            await dispatcher.joined()
 
-    def trim(self) -> None:
-        """Fail at once who can have no permit in time any more (b11)."""
-        needed = self.engine.permits.seconds_until(1)
-        latest = self.engine.loop.time() + needed
-        waiters = [cast("_Waiter", place) for places in self.waiting.values() for place in places]
-        for waiter in waiters:
-            if waiter.due < latest:
-                waiter.too_late(needed)
+    def _leave(self, waiter: _Waiter) -> None:
+        """Let go of a waiter; with the last one of a batch its request is cancelled."""
+        batch = waiter.batch
+        waiting = self.waiting if batch is None else batch.waiting
+        waiters = waiting.get(waiter.lead_id, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+            if not waiters:
+                del waiting[waiter.lead_id]
+        if batch is None:
+            self._forget()
+            if not waiting:
+                self.core.dispatcher.withdraw(self)
+        elif not waiting:
+            self.core.dispatcher.drop(batch.job)
 
-    def futures(self) -> list[asyncio.Future[LeadStatus]]:
-        """Return what the waiters wait for."""
-        return [cast("_Waiter", place).future for places in self.waiting.values() for place in places]
+    def _forget(self) -> None:
+        """Be no longer the pending set of the campaign, once nobody waits here."""
+        if not self.waiting and self.core.pending.get(self.where.prefix) is self:
+            del self.core.pending[self.where.prefix]
 
-    def leave(self, lead_id: str, place: Place) -> None:
-        """Let go of a waiter that has its answer, or has left before it was sent."""
-        places = self.waiting.get(lead_id, [])
-        if place in places:
-            places.remove(place)
-            if not places:
-                del self.waiting[lead_id]
-        if not self.waiting:
-            self.engine.permits.leave(self)
-            self.engine.forget(self)
+    # What the queue asks
 
-    def seal(self, sealed: dict[str, list[Place]]) -> Batch:
-        """Make the batch; from now on its waiters belong to it."""
-        batch = Batch(self, sealed, (self.engine.total,), impatient=True)
-        for places in sealed.values():
-            for place in places:
-                cast("_Waiter", place).home = batch
-        if not self.waiting:
-            self.engine.forget(self)
-        return batch
+    @property
+    def sendable(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self.waiting)
 
-    def deadline(self, waiting: dict[str, list[Place]]) -> float | None:
-        """Return the latest deadline of these waiters, in loop time; None if one has none."""
-        latest = max(
-            (cast("_Waiter", place).due for places in waiting.values() for place in places), default=0.0
-        )
-        return latest if latest < math.inf else None
+    @property
+    def requests(self) -> int:
+        """About how many requests they need."""
+        return -(-len(self.waiting) // self.core.limits.chunk_size)
 
-    def turn_away(self, error: LeadStatusError) -> None:
-        """Fail every waiter that is not on its way."""
+    def take(self, now: float) -> tuple[Job, Request] | None:
+        """Make a job of as many as one request may hold, and hand that out."""
+        asked = list(islice(self.waiting, self.core.limits.chunk_size))
+        batch = _Batch(self, now)
+        backlog = batch.job.backlog
+        backlog.add(asked, now)
+        granted = batch.job.take(now)
+        backlog.drain(in_flight=False)  # what the request does not hold waits on
+        for request in backlog.in_flight:
+            for lead_id in request.ids:
+                batch.admit(lead_id, self.waiting.pop(lead_id))
+        self._forget()
+        return granted
+
+    def give_up(self, error: LeadStatusError) -> None:
+        """Fail everybody who waits here."""
         waiting, self.waiting = self.waiting, {}
-        self.engine.forget(self)
-        for lead_id, places in waiting.items():
-            for place in places:
-                place.settle(LeadFailure(lead_id, error))
+        self._forget()
+        for lead_id, waiters in waiting.items():
+            for waiter in waiters:
+                waiter.settle(LeadFailure(lead_id, error))
+
+    def trim(self, now: float, seconds_until: SecondsUntil) -> None:
+        """Fail at once who can have no permit in time any more."""
+        needed = seconds_until(1)
+        for waiter in [waiter for waiters in self.waiting.values() for waiter in waiters]:
+            error = waiter.deadline.too_short(now, needed) if waiter.deadline else None
+            if error is not None:
+                waiter.too_late(error)
 
 
-def pending_gets(engine: Engine, endpoint: Endpoint) -> PendingGets:
+def pending_gets(core: Core, where: Endpoint) -> Gets:
     """Return the pending set of a campaign: the session's, however many `Campaign` objects there are."""
-    return engine.pending.get(endpoint.prefix) or PendingGets(engine, endpoint)
+    gets = core.pending.get(where.prefix)
+    return gets if isinstance(gets, Gets) else Gets(core, where)

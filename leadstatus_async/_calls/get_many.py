@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
-from leadstatus_async._engine.job import Call
+from leadstatus_async._engine.job import Job
 from leadstatus_async._engine.observer import Reporter
+from leadstatus_async._state.deadline import Deadline
 from leadstatus_async._steps.fold import BLOCK, Folded, blocks
 from leadstatus_async._steps.validate import BadId
 from leadstatus_async.errors import InvalidLeadIdError, SessionClosedError
 from leadstatus_async.results import BatchResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
-    from leadstatus_async._engine.core import Engine
+    from leadstatus_async._engine.core import Core
     from leadstatus_async._steps.chunk import Endpoint
+    from leadstatus_async._steps.fold import Outcome
     from leadstatus_async.results import Progress
 
 OnError = Literal["raise", "collect"]
@@ -35,8 +37,8 @@ async def fold(lead_ids: Iterable[object], max_id_bytes: int, *, collect: bool) 
 
 
 async def ask(
-    engine: Engine,
-    endpoint: Endpoint,
+    core: Core,
+    where: Endpoint,
     folded: Folded,
     *,
     started: float,
@@ -47,31 +49,42 @@ async def ask(
     """Ask for what a list needs; the errors are those of `Campaign.get_many`.
 
     Args:
-        engine: of the session.
-        endpoint: of the campaign.
+        core: of the session.
+        where: the endpoint of the campaign.
         folded: the list.
         started: loop time of the call, from which the deadline counts.
         on_error: as for `Campaign.get_many`.
         deadline: as for `Campaign.get_many`.
         progress: as for `Campaign.get_many`.
     """
-    call = Call(
-        engine.permits,
-        list(folded.asked),
-        endpoint,
-        engine.limits,
-        (engine.total,),
-        started=started,
-        deadline=deadline,
-        weights=folded.weights,
-        reporter=Reporter(progress, len(folded.positions), folded.failed) if progress else None,
+    asked = list(folded.asked)
+    outcomes: list[Outcome | None] = [None] * len(asked)
+    reporter = progress and Reporter(progress, len(folded.positions), folded.failed, folded.weights)
+
+    def deliver(first: int, run: Sequence[Outcome]) -> None:
+        outcomes[first : first + len(run)] = run
+        if reporter is not None:
+            reporter.report(first, run)
+
+    job = Job(
+        where,
+        core.limits,
+        deliver,
+        (core.total,),
+        now=started,
+        deadline=None if deadline is None else Deadline(deadline, started + deadline),
     )
-    if engine.closed:  # while the list was read
-        call.stop(SessionClosedError("the session was closed before this lead was asked for"))
+    job.trace_ids = []
+    job.backlog.add(asked, started)
+    if reporter is not None:
+        reporter.tally = job.tally
+    if core.closed:  # while the list was read
+        job.stop(SessionClosedError("the session was closed before this lead was asked for"))
     else:
-        engine.begin(call)
-    await call.run()
-    result = BatchResult(folded.unfold(call.ledger.outcomes), call.stats(), call.trace_ids)
-    if (folded.failed or call.tally.failures) and (on_error == "raise" or call.closed):
+        await core.dispatcher.run(job)
+    stats = job.tally.stats(core.loop.time() - started)
+    result = BatchResult(folded.unfold(outcomes), stats, job.trace_ids)
+    failed = folded.failed or job.tally.failures
+    if failed and (on_error == "raise" or isinstance(job.error, SessionClosedError)):
         result.raise_for_failures()
     return result

@@ -1,65 +1,294 @@
-"""The stream in the consumer's hand.
+"""A stream of leads: blocks of its source become one job that grows, and outcomes in bounded memory.
 
-Behind it is a `Flow`, which the engine knows; the flow never refers to the stream, so that letting go
-of the stream (a plain `async for` that is left early) is noticed and cancels what is in flight.
+The consumer pulls. What is read ahead of it is bounded by `max_buffered`, so a slow consumer stops the
+reading and with it the requests. The dispatcher knows the job, and by it the `Reading`, which never refers
+to the `StatusStream`: letting go of that (a plain `async for` that is left early) is noticed, and ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
-from leadstatus_async.errors import LeadStatusError, for_caller
+from leadstatus_async._engine.job import Job
+from leadstatus_async._state.deadline import Deadline
+from leadstatus_async.errors import LeadStatusError, for_caller, own_copy
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Iterator, Sequence
+    from types import AsyncGeneratorType, TracebackType
 
-    from leadstatus_async._calls.reading import Flow
+    from leadstatus_async._engine.core import Core
+    from leadstatus_async._engine.observer import Reporter
+    from leadstatus_async._state.window import Window
+    from leadstatus_async._steps.chunk import Endpoint
+    from leadstatus_async._steps.fold import Outcome
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
+
+_TURN = 0.001  # seconds for which a source is read before others get their turn
+_END = object()
+
+
+class Reading:
+    """A stream under way.
+
+    Args:
+        core: of the session.
+        where: the endpoint of the campaign.
+        source: what has `__next__` or `__anext__`.
+        window: what lies between the source and the consumer.
+        raising: whether the first failure is raised at its place.
+        deadline: seconds for everything, from the first outcome awaited.
+        reporter: told of progress, if any.
+
+    Attributes:
+        left: what whoever goes on after its stream was cancelled is told.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        where: Endpoint,
+        source: Iterator[str] | AsyncIterator[str],
+        window: Window,
+        *,
+        raising: bool,
+        deadline: float | None,
+        reporter: Reporter | None,
+    ) -> None:
+        self.left: LeadStatusError | None = None
+        self._core = core
+        self._where = where
+        self._source = source
+        self._window = window
+        self._raising = raising
+        self._seconds = deadline
+        self._reporter = reporter
+        self._context = contextvars.copy_context()
+        self._news = asyncio.Event()  # for the consumer: outcomes, or the end
+        self._space = asyncio.Event()  # for the reader
+        self._job: Job | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._ended = self._closed = False
+        self._fault: Exception | None = None  # the source's own
+
+    # The consumer's side
+
+    async def outcomes(self) -> AsyncGenerator[Outcome, None]:
+        """Yield outcomes as they are needed; however that ends, nothing is left behind."""
+        window = self._window
+        try:
+            job = self._begin()
+            while not self._closed:
+                await self._fill(job)
+                outcomes = window.take()
+                if outcomes is not None:
+                    for outcome in outcomes:
+                        if self._raising and isinstance(outcome, LeadFailure):
+                            raise for_caller([outcome], None)
+                        yield outcome
+                    window.yielded(len(outcomes))
+                    self._space.set()
+                elif job.done.done():
+                    self._raise_ending(job)
+                    return
+                else:
+                    self._news.clear()
+                    await self._news.wait()
+        except asyncio.CancelledError:
+            self.left = LeadStatusError("this stream was cancelled while it was waited for; make a new one")
+            raise
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """End at once: nothing in flight, no reader, the source closed. Idempotent."""
+        self._closed = True
+        self._news.set()
+        if self._job is not None:
+            self._core.dispatcher.drop(self._job)
+        if self._closing is None:
+            self._closing = self._core.keep(self._close_source())
+        # Whoever is cancelled a second time waits no longer; the source is closed all the same.
+        await asyncio.shield(self._closing)
+        if self._job is not None:
+            await self._core.dispatcher.joined()
+
+    def _begin(self) -> Job:
+        core = self._core.enter()
+        now = core.loop.time()
+        deadline = None
+        if self._seconds is not None:
+            deadline = Deadline(self._seconds, now + self._seconds)
+            if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
+                raise error
+        job = self._job = Job(
+            self._where,
+            core.limits,
+            self._deliver,
+            (core.total,),
+            now=now,
+            deadline=deadline,
+            context=self._context,
+            growing=True,
+            gathers=hasattr(self._source, "__anext__"),
+        )
+        if self._reporter is not None:
+            self._reporter.tally = job.tally
+        job.done.add_done_callback(self._over)
+        core.dispatcher.start(job)
+        if job.gathers:
+            self._reader = core.loop.create_task(self._read_on(job))
+        return job
+
+    def _deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
+        settled = self._window.settle(first, outcomes)
+        if self._reporter is not None:
+            self._reporter.report(first, settled)
+        self._news.set()
+
+    def _over(self, _done: asyncio.Future[None]) -> None:
+        self._news.set()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _raise_ending(self, job: Job) -> None:
+        """Raise what the stream ends with, if not with its source."""
+        job.done.result()  # a bug of ours
+        if self._fault is not None:
+            raise self._fault
+        if job.error is not None and not self._at_end(job):
+            raise own_copy(job.error)
+
+    # The source's side
+
+    async def _fill(self, job: Job) -> None:
+        """Read a plain source in blocks of a chunk, as far as there is space."""
+        if job.gathers or self._ended or job.done.done():
+            return
+        loop, window, dispatcher = self._core.loop, self._window, self._core.dispatcher
+        turn = loop.time()
+        size = self._block
+        job.backlog.filling = True
+        while not self._ended and window.space >= size and not job.done.done():
+            self._admit(job, self._read_block(size))
+            if loop.time() - turn > _TURN:
+                dispatcher.go_on(job)
+                await asyncio.sleep(0)
+                turn = loop.time()
+        job.backlog.filling = False
+        job.backlog.growing = not self._ended and not job.done.done()
+        dispatcher.go_on(job)
+
+    @property
+    def _block(self) -> int:
+        """How many leads are read at once."""
+        return min(self._core.limits.chunk_size, self._window.most)
+
+    def _read_block(self, size: int) -> list[Any]:
+        block: list[Any] = []
+        try:
+            block.extend(islice(_iterable(self._source), size))  # keeps what came before a fault
+        except Exception as fault:  # noqa: BLE001 - the source's own, handed on in its place
+            self._end(fault, len(block))
+        else:
+            if len(block) < size:
+                self._end(None, len(block))
+        return block
+
+    async def _read_on(self, job: Job) -> None:
+        """Read an async source for as long as there is space."""
+        source = cast("AsyncIterator[Any]", self._source)
+        fault: Exception | None = None
+        try:
+            while (lead_id := await anext(source, _END)) is not _END and not job.done.done():
+                self._admit(job, [lead_id])
+                self._core.dispatcher.go_on(job)
+                while self._window.space < 1 and not job.done.done():
+                    self._space.clear()
+                    await self._space.wait()
+                if self._window.read % self._block == 0:
+                    await asyncio.sleep(0)  # a source that never waits must not keep others waiting
+        except Exception as error:  # noqa: BLE001 - the source's own, handed on in its place
+            fault = error
+        except asyncio.CancelledError:
+            if job.done.done():
+                raise
+            fault = LeadStatusError("the source was cancelled, and not by its stream")
+        if not job.done.done():
+            self._end(fault, 0)
+            job.backlog.growing = False
+            self._core.dispatcher.go_on(job)
+
+    def _admit(self, job: Job, block: list[Any]) -> None:
+        asked, failures = self._window.admit(block)
+        job.backlog.add(asked, self._core.loop.time())
+        if failures:
+            if self._reporter is not None:
+                self._reporter.report(0, failures)
+            self._news.set()
+
+    def _end(self, fault: Exception | None, unread: int) -> None:
+        """Note that the source has no more than `unread` leads in hand."""
+        self._ended = True
+        self._fault = fault
+        if self._reporter is not None and fault is None:
+            self._reporter.total = self._window.read + unread
+
+    def _at_end(self, job: Job) -> bool:
+        """Whether the source has no more, which a full window does not tell; what it has is let go."""
+        if self._ended or job.gathers:
+            return self._ended
+        try:
+            return next(cast("Iterator[Any]", self._source), _END) is _END
+        except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
+            return False
+
+    async def _close_source(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+        elif (close := getattr(self._source, "close", None)) is not None:
+            close()
 
 
 class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
     """Outcomes as they are needed; made by `Campaign.stream`.
 
-    Iterate it, at best inside `async with`, which cancels what is in flight the moment the block is
-    left. A plain `async for` that is left early does so too, as soon as nothing refers to the stream.
+    Iterate it, at best inside `async with`, which cancels what is in flight and closes the source the moment
+    the block is left. A plain `async for` that is left early does so too, soon after nothing refers to the
+    stream.
     """
 
-    def __init__(self, flow: Flow, *, on_error_raise: bool) -> None:
-        self._flow = flow
-        self._raise = on_error_raise
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        # Its awaitables cost a tenth of what a coroutine for each lead would.
+        self._outcomes = cast("AsyncGeneratorType[OutcomeT_co, None]", reading.outcomes())
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> OutcomeT_co:
-        if self._flow.awaited:  # which harms nobody but the second
+    def __anext__(self) -> Awaitable[OutcomeT_co]:
+        if self._reading.left is not None:
+            raise self._reading.left
+        if self._outcomes.ag_running:
             raise RuntimeError("two tasks await the next outcome of one stream; give each task its own")
-        try:
-            outcome = await self._flow.next()
-        except asyncio.CancelledError:
-            self._flow.left = LeadStatusError(
-                "this stream was cancelled while it was waited for; make a new one"
-            )
-            await self.aclose()
-            raise
-        except Exception:
-            await self.aclose()
-            raise
-        if outcome is None:
-            await self.aclose()
-            raise StopAsyncIteration
-        if self._raise and isinstance(outcome, LeadFailure):
-            await self.aclose()
-            raise for_caller([outcome], None)
-        return cast("OutcomeT_co", outcome)
+        return self._outcomes.__anext__()
 
     async def aclose(self) -> None:
-        """End the stream: cancel what is in flight and close an async source. Idempotent."""
-        await self._flow.aclose()
+        """End the stream: cancel what is in flight and close its source. Idempotent."""
+        if not self._outcomes.ag_running:
+            await self._outcomes.aclose()
+        await self._reading.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,5 +298,23 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
     ) -> None:
         await self.aclose()
 
-    def __del__(self) -> None:
-        self._flow.abandon()
+
+def _iterable(source: Any) -> Iterable[Any]:
+    """Return an iterator as what can be iterated, though it may lack `__iter__`."""
+    return source if hasattr(source, "__iter__") else iter(source.__next__, _END)
+
+
+def iterator_of(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
+    """Return what a source is read by.
+
+    Raises:
+        TypeError: it is neither iterable nor async iterable.
+    """
+    if hasattr(source, "__aiter__"):
+        return aiter(cast("AsyncIterable[Any]", source))
+    bare = not hasattr(source, "__iter__") and (hasattr(source, "__anext__") or hasattr(source, "__next__"))
+    try:
+        return cast("Iterator[Any] | AsyncIterator[Any]", source) if bare else iter(source)
+    except TypeError:
+        message = f"lead_ids must be an iterable or async iterable, not {type(source).__name__}"
+        raise TypeError(message) from None

@@ -1,8 +1,4 @@
-"""What the calls of one session share, and its life: begun, drained, closed.
-
-The engine knows who is under way, and what was learned of the server's limits; the way of one
-attempt is `attempt`, whose turn it is `permit`.
-"""
+"""What the calls of one session share, and its life: entered, drained, closed."""
 
 from __future__ import annotations
 
@@ -10,34 +6,33 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from leadstatus_async._engine.attempt import Attempts
-from leadstatus_async._engine.permit import Permits
+from leadstatus_async._engine.attempt import Attempt
+from leadstatus_async._engine.permit import Dispatcher
+from leadstatus_async._state.health import Health
 from leadstatus_async._state.tally import Tally
-from leadstatus_async.errors import SessionClosedError, SessionLoopError, own_copy
+from leadstatus_async.errors import SessionClosedError, SessionLoopError
+from leadstatus_async.limiter import Guarded
 
 if TYPE_CHECKING:
-    from leadstatus_async._calls.get import PendingGets
-    from leadstatus_async._calls.reading import Flow
-    from leadstatus_async._engine.job import Call
+    from collections.abc import Coroutine
+
+    from leadstatus_async._engine.job import Source
     from leadstatus_async._engine.observer import Observer
     from leadstatus_async._engine.transport import Transport
     from leadstatus_async._steps.chunk import Limits
     from leadstatus_async._steps.redact import Redactor
-    from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.policy import RetryPolicy
 
 
-class Engine:
+class Core:
     """What the calls of one session share.
 
     Attributes:
         closed: no new call may begin.
-        calls: those under way.
-        flows: streams under way.
-        pending: gets that wait for a permit, by campaign.
+        transport, limiter, limits, concurrency, observer: as the session was given them.
         total: the session's running figures.
-        redactor: takes the session's secrets out of what the server sends back.
+        pending: the gets of each campaign that wait for a permit, by the prefix of its endpoint.
     """
 
     def __init__(
@@ -51,22 +46,19 @@ class Engine:
         redactor: Redactor,
     ) -> None:
         self.closed = False
-        self._closing = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.transport = transport
         self.limiter = limiter
         self.limits = limits
         self.concurrency = concurrency
         self.observer = observer
-        self.redactor = redactor
-        self.attempts = Attempts(self, policy)
-        self.permits = Permits(
-            limiter, concurrency, policy.max_retry_after, self.attempts.send, self.attempts.hold
-        )
-        self.calls: set[Call] = set()
-        self.flows: set[Flow] = set()
-        self.pending: dict[str, PendingGets] = {}
         self.total = Tally()
+        self.pending: dict[str, Source] = {}
+        self._policy = policy
+        self._redactor = redactor
+        self._closing = asyncio.Event()
+        self._kept: set[asyncio.Task[None]] = set()
+        self._dispatcher: Dispatcher | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -74,11 +66,27 @@ class Engine:
         return self._loop or asyncio.get_running_loop()
 
     @property
-    def busy(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return bool(self.calls or self.pending)
+    def dispatcher(self) -> Dispatcher:
+        """What sends; there is none before the session's first use."""
+        assert self._dispatcher is not None  # noqa: S101 - callers have entered
+        return self._dispatcher
 
-    def enter(self) -> Engine:
+    @property
+    def queued(self) -> int:
+        """How many callers wait for a permit."""
+        return self._dispatcher.queued if self._dispatcher else 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on the wire."""
+        return self._dispatcher.in_flight if self._dispatcher else 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call has left anything behind."""
+        return not self.pending and (self._dispatcher is None or self._dispatcher.idle)
+
+    def enter(self) -> Core:
         """Check that a call may begin here and now.
 
         Raises:
@@ -89,18 +97,11 @@ class Engine:
             raise SessionClosedError("the session is closed; make a new one")
         if self._loop is None:
             self.transport.open()
-            self._loop = asyncio.get_running_loop()
+            self._open(asyncio.get_running_loop())
         self._check_loop()
         return self
 
-    def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():
-            raise SessionLoopError(
-                "this session belongs to the event loop of its first use, which is not the running one; "
-                "make one session per event loop (inside asyncio.run, or in your framework's start-up hook)"
-            )
-
-    async def wait_closed(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than the session lives.
 
         Raises:
@@ -112,73 +113,46 @@ class Engine:
         if self.closed:
             raise SessionClosedError("the session was closed while its leads were watched")
 
-    async def _drain(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while waiting := self._waited_for():
-                    await asyncio.wait(waiting)
-
     async def aclose(self, drain_timeout: float) -> None:
         """End all that is under way, and let go of every task and connection."""
         if self._loop is not None:
             self._check_loop()
         self.closed = True
-        if self._loop is None:
+        if self._dispatcher is None:
             return
         self._closing.set()
         if drain_timeout:
-            await self._drain(drain_timeout)
-        error = SessionClosedError("the session was closed before this lead was answered")
-        for flow in list(self.flows):
-            flow.stopped(own_copy(error))
-        for gets in list(self.pending.values()):
-            gets.turn_away(own_copy(error))
-        for call in list(self.calls):
-            call.stop(own_copy(error))
-        self.attempts.close()
-        await self.permits.aclose()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain_timeout):
+                    await self._dispatcher.drained()
+        await self._dispatcher.aclose(
+            SessionClosedError("the session was closed before this lead was answered")
+        )
         await self.transport.aclose()
 
-    def begin(self, call: Call) -> None:
-        """Keep a call until its end."""
-        self.calls.add(call)
-        call.ended = self._over
+    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that goes on though nobody waits for it."""
+        task = self.loop.create_task(work)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+        return task
 
-    def forget(self, gets: PendingGets) -> None:
-        """Let go of a pending set that nobody waits in."""
-        if self.pending.get(gets.endpoint.prefix) is gets:
-            del self.pending[gets.endpoint.prefix]
+    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        health, limiter = Health(self._policy, pool=self.concurrency), Guarded(self.limiter)
+        self._dispatcher = Dispatcher(
+            loop,
+            limiter,
+            self.concurrency,
+            self._policy.max_retry_after,
+            health,
+            Attempt(self.transport, limiter, health, self.observer, self._redactor, loop),
+            self.observer,
+        )
 
-    def _waited_for(self) -> set[asyncio.Future[Any]]:
-        gets = {future for pending in self.pending.values() for future in pending.futures()}
-        return {call.done for call in self.calls} | gets | {flow.done for flow in self.flows}
-
-    def _over(self, call: Call) -> None:
-        self.calls.discard(call)
-        if not self.busy:
-            self.attempts.rest()
-        if not call.part:
-            self.observer.batch_finished(
-                call.endpoint, len(call.ledger.lead_ids), call.ledger.failed, call.stats()
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            raise SessionLoopError(
+                "this session belongs to the event loop of its first use, which is not the running one; "
+                "make one session per event loop (inside asyncio.run, or in your framework's start-up hook)"
             )
-
-    def trim(self) -> None:
-        """Let every call fail at once what can no longer be asked before its deadline (b11)."""
-        for call in list(self.calls):
-            call.trim()
-        for gets in list(self.pending.values()):
-            gets.trim()
-
-    def turn_all_away(self, error: LeadStatusError) -> None:
-        """Give up what waits, in every call: for a permit or in back-off; what is in flight may succeed."""
-        self.permits.turn_all_away(error)
-        for call in list(self.calls):
-            call.turn_away(own_copy(error))
-
-    def turn_gets_away(self, error: LeadStatusError) -> None:
-        """Give up the gets that wait: somebody's web request is behind each."""
-        impatient = [call for call in self.calls if call.impatient]
-        for call in impatient:
-            call.turn_away(own_copy(error))
-        for gets in list(self.pending.values()):
-            gets.turn_away(own_copy(error))

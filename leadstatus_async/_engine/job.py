@@ -1,8 +1,7 @@
-"""One call under way: its ledger, its deadline, its figures, and the future its caller awaits.
+"""What stands in the queue for a permit: a `Source`; a `Job` is one, leads on their way to an outcome each.
 
-It says when it has something to send and takes what is told of its chunks; it sends nothing itself
-and decides nothing that `_core` can decide. Its end is always `end`: timers cancelled, requests in
-flight cut, place in the queue given up.
+A job knows nobody. It hands out requests when it is asked, is told what became of each, and hands every run
+of outcomes on, by `deliver`, as soon as it is known. Queue, timers and tasks are the dispatcher's.
 """
 
 from __future__ import annotations
@@ -10,303 +9,251 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from leadstatus_async._state.backlog import Ledger
+from leadstatus_async._state.backlog import Backlog
 from leadstatus_async._state.tally import Tally
 from leadstatus_async._steps.decipher import Sort
-from leadstatus_async.errors import APIConnectionError, DeadlineExceededError, SessionClosedError
+from leadstatus_async.models import LeadFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from leadstatus_async._engine.batch import Lobby
-    from leadstatus_async._engine.observer import Reporter
-    from leadstatus_async._engine.permit import Permits
+    from leadstatus_async._state.deadline import Deadline
     from leadstatus_async._state.request import Request
     from leadstatus_async._steps.chunk import Endpoint, Limits
     from leadstatus_async._steps.decipher import Failure
     from leadstatus_async._steps.merge import Merged
     from leadstatus_async.errors import LeadStatusError
-    from leadstatus_async.results import BatchStats
+    from leadstatus_async.models import LeadStatus
+
+    Deliver = Callable[[int, Sequence[LeadStatus | LeadFailure]], None]
+    SecondsUntil = Callable[[int], float]
 
 
-class Call:
-    """A list of distinct lead IDs on its way to one outcome each.
+class Source(Protocol):
+    """What stands in the queue for a permit.
+
+    Attributes:
+        context: what its requests run in.
+        gathers: what it sends is put together when a permit is there and the loop's turn has ended.
+        impatient: somebody's web request waits behind it: it fails with the first failed probe.
+    """
+
+    @property
+    def context(self) -> contextvars.Context: ...
+    @property
+    def gathers(self) -> bool: ...
+    @property
+    def impatient(self) -> bool: ...
+
+    @property
+    def sendable(self) -> bool:
+        """Whether it has something to send."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """About how many requests it could send now."""
+        ...
+
+    def take(self, now: float) -> tuple[Job, Request] | None:
+        """Hand out what goes next, decided now; None if nothing may."""
+        ...
+
+    def give_up(self, error: LeadStatusError) -> None:
+        """Fail what waits; what is in flight has one last chance."""
+        ...
+
+    def trim(self, now: float, seconds_until: SecondsUntil) -> None:
+        """Fail what can have no permit before its deadline; `seconds_until(n)` is the n-th request's wait."""
+        ...
+
+
+class Job:
+    """Leads on their way to one outcome each.
 
     Args:
-        permits: where it stands in the queue.
-        lead_ids: distinct and valid.
-        endpoint: of the campaign.
+        where: the endpoint of their campaign.
         limits: the session's.
-        totals: running figures to count along, such as the session's.
-        started: loop time from which the deadline counts.
-        deadline: seconds for everything, or None.
-        weights: how many of the caller's positions each ID stands for; None if one each.
-        reporter: told after every change, if any.
+        deliver: takes the position of the first, and the outcomes of a run of neighbours.
+        totals: figures to count along, such as the session's.
+        now: when it begins, in loop time.
+        deadline: for everything, or None.
+        until: the loop time until which anybody waits, None without end; by default that of the deadline.
         context: what its requests run in; None copies the caller's, so that traces have their parent.
-        impatient: give up when a probe of an outage fails: somebody's web request is waiting.
+        growing: more leads will be added to the backlog.
+        gathers, impatient: as of a `Source`.
+
+    Attributes:
+        backlog: the leads without an outcome.
+        tally: the job's own figures.
+        trace_ids: of its answers, if anybody wants them.
+        done: is set when every lead has its outcome, or raises a bug of ours.
+        error: what ended the job before its time, if anything did.
+        answers_before: how many answers the session had had when it began to send.
     """
 
     def __init__(
         self,
-        permits: Permits,
-        lead_ids: Sequence[str],
-        endpoint: Endpoint,
+        where: Endpoint,
         limits: Limits,
+        deliver: Deliver,
         totals: Iterable[Tally],
         *,
-        started: float,
-        deadline: float | None = None,
-        weights: Sequence[int] | None = None,
-        reporter: Reporter | None = None,
+        now: float,
+        deadline: Deadline | None = None,
+        until: Callable[[], float | None] | None = None,
         context: contextvars.Context | None = None,
+        growing: bool = False,
+        gathers: bool = False,
         impatient: bool = False,
     ) -> None:
         self.context = contextvars.copy_context() if context is None else context
-        self.endpoint = endpoint
+        self.where = where
+        self.deadline = deadline
+        self.gathers = gathers
         self.impatient = impatient
-        self.loop = asyncio.get_running_loop()
-        self.started = started
-        self.ledger = Ledger(lead_ids, endpoint, limits, self.started, weights)
-        self._deadline = None if deadline is None else self.started + deadline
+        self.backlog = Backlog(where, limits, growing=growing)
         self.tally = Tally()
-        self.tallies = (self.tally, *totals)
-        self.trace_ids: list[str] = []
-        self.done: asyncio.Future[None] = self.loop.create_future()
-        self._permits = permits
-        self._patience = deadline
-        self._reporter = reporter
-        self._last_permit = self.started
-        self._in_flight: dict[Request, asyncio.Task[None]] = {}
-        self._retries: dict[Request, asyncio.TimerHandle] = {}
-        self.ended: Callable[[Call], None] | None = None
-        self._closed = False
-        self._alarm: asyncio.TimerHandle | None = None
-
-    late = False  # what it sends is known before a permit is there
-    part = False  # it is a call of its own, not part of a stream
-    answers_before: int | None = None  # how many answers the session had had when it began to send
-
-    @property
-    def whole(self) -> Call | Lobby:
-        """What the user called: this, or the stream that it is part of."""
-        return self
-
-    @property
-    def deadline(self) -> float | None:
-        """Loop time at which everything must be done; None without end."""
-        return self._deadline
-
-    async def run(self) -> None:
-        """Send everything and wait for every outcome; on cancellation, leave nothing behind."""
-        if self.deadline is not None:
-            self._alarm = self.loop.call_at(self.deadline, self._too_late)
-        try:
-            self.trim()
-            self.advance()
-            await self.done
-        finally:
-            self.end()
-            await self._permits.swept()
+        self.trace_ids: list[str] | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.error: LeadStatusError | None = None
+        self.answers_before: int | None = None
+        self.started = self._last_permit = now
+        self._deliver = deliver
+        self._until = until
+        self._tallies = (self.tally, *totals)
 
     # What the queue asks
 
     @property
     def sendable(self) -> bool:
-        """Whether a chunk may go."""
-        return self.ledger.sendable and not self.done.done()
+        """Whether a request may go."""
+        return self.backlog.sendable and not self.done.done()
 
     @property
-    def closed(self) -> bool:
-        """Whether the session was closed under this call."""
-        return self._closed
+    def requests(self) -> int:
+        """About how many requests could go now."""
+        return self.backlog.requests
 
-    def take(self) -> tuple[Call, Request] | None:
-        """Hand out the next chunk."""
-        chunk = None if self.done.done() else self.ledger.take()
-        return None if chunk is None else (self, chunk)
+    def take(self, now: float) -> tuple[Job, Request] | None:  # noqa: ARG002 - the gets need it
+        """Hand out the next request."""
+        request = None if self.done.done() else self.backlog.take()
+        return None if request is None else (self, request)
 
-    def turn_away(self, error: LeadStatusError) -> None:
-        """Take it that no permit will come: `error` for what waits; what is in flight has one last chance."""
-        for chunk in self._in_flight:
-            chunk.last = True
-        self._end_waiting(error, spare=self._in_flight)
-        self.advance()
+    def give_up(self, error: LeadStatusError) -> None:
+        """Fail what waits with `error`; what is in flight has one last chance."""
+        for request in self.backlog.in_flight:
+            request.final_attempt = True
+        self._fail_open(error, in_flight=False)
 
-    def stop(self, error: LeadStatusError) -> None:
-        """End the call: `error` for every lead that has no outcome."""
-        self._closed = isinstance(error, SessionClosedError)
-        self._end_waiting(error, spare=())
-        self.end()
+    def trim(self, now: float, seconds_until: SecondsUntil) -> None:
+        """Fail what no permit can come for before the deadline; the rest is asked.
 
-    # What is told of its chunks
+        A job that grows is left alone: what can be had of it in time is not known yet.
+        """
+        if self.deadline is None or self.done.done() or self.backlog.growing:
+            return
+        left = self.backlog.requests_left
+        error = self.deadline.too_short(now, seconds_until(left))
+        if error is None:
+            return
+        remaining = self.deadline.at - now
+        in_time = bisect_right(range(left), remaining, key=lambda sent: seconds_until(sent + 1))
+        self._fail_all(error, self.backlog.drain_beyond(in_time))
 
-    def granted(self, chunk: Request, worker: asyncio.Task[None]) -> None:
-        """Note who is about to send a chunk that was taken; ending the call cuts that worker."""
-        self._in_flight[chunk] = worker
+    @property
+    def until(self) -> float | None:
+        """Loop time until which anybody waits for it; None if somebody does without end."""
+        if self._until is not None:
+            return self._until()
+        return None if self.deadline is None else self.deadline.at
 
-    def departs(self, chunk: Request) -> float:
-        """Note that a chunk goes out now, and return when."""
-        now = self.loop.time()
-        stood = now - max(chunk.ready_at, self._last_permit)
+    # What is told of its requests
+
+    def departs(self, request: Request, now: float) -> None:
+        """Count a request that goes out now."""
+        stood = now - max(request.ready_at, self._last_permit)
         self._last_permit = now
-        for tally in self.tallies:
+        for tally in self._tallies:
             tally.requests += 1
             tally.waited += stood
-            tally.retries += chunk.retried
-        return now
-
-    def waits_for(self, chunk: Request) -> bool:
-        """Whether a request is on its way for this call."""
-        return chunk in self._in_flight
+            tally.retries += request.retried
 
     def count_failure(self, failure: Failure, charge: int) -> None:
-        """Carry what a failed request cost besides into the figures."""
-        for tally in self.tallies:
+        """Count what a failed request cost besides, whether or not anybody still waits for it."""
+        for tally in self._tallies:
             tally.rate_limited += failure.sort is Sort.THROTTLED
             tally.requests += charge
 
-    def returned(self, chunk: Request) -> bool:
-        """Note that a chunk is back; False if the call is over and its answer matters no more."""
-        return self._in_flight.pop(chunk, None) is not None
-
-    def answered(self, chunk: Request, merged: Merged, trace_id: str | None) -> None:
-        """Enter the rows of a chunk."""
-        for tally in self.tallies:
+    def answered(self, request: Request, merged: Merged, trace_id: str | None) -> None:
+        """Take the outcomes of a request that was answered."""
+        for tally in self._tallies:
+            tally.leads += len(request) - merged.failed
+            tally.failures += merged.failed
             tally.foreign += merged.foreign
-        self.ledger.answered(chunk, merged)
-        if trace_id is not None:
+        if trace_id is not None and self.trace_ids is not None:
             self.trace_ids.append(trace_id)
-        self.count()
+        self.backlog.answered(request, rows=merged.failed < len(request))
+        self._count_splits()
+        self._deliver(request.start, merged.outcomes)
+        self.settle()
 
-    def failed(self, chunk: Request, error: LeadStatusError) -> None:
-        """Enter the failure of a chunk."""
-        self.ledger.fail(chunk, error)
-        self.count()
+    def failed(self, request: Request, error: LeadStatusError) -> None:
+        """Fail all leads of a request that is back."""
+        self.backlog.failed(request)
+        self._count_splits()
+        self._fail(request, error)
 
-    def rejected(self, chunk: Request, failure: Failure) -> None:
-        """Cut a chunk that was refused as it is, or end the call if nothing of it is ever accepted."""
-        self.ledger.rejected(chunk, failure)
-        self.count()
-        if self.ledger.hopeless is not None:
-            self.stop(self.ledger.hopeless)
+    def refused(self, request: Request, failure: Failure) -> None:
+        """Cut a request that was refused as it is; `backlog.hopeless` says when nothing is ever accepted."""
+        if self.backlog.refused(request, failure):
+            self._fail(request, failure.error)
+        self._count_splits()
 
-    def later(self, chunk: Request, delay: float) -> None:
-        """Send a chunk again, `delay` seconds from now."""
-        if delay > 0:
-            self._retries[chunk] = self.loop.call_later(delay, self._due, chunk)
-        else:
-            self.ledger.retry(chunk)
-
-    def trim(self) -> None:
-        """Fail at once what no permit can come for before the deadline; the rest is asked (b11)."""
-        if self.deadline is None or self.done.done():
-            return
-        remaining = self.deadline - self.loop.time()
-        needed = self._permits.seconds_until(self.ledger.requests_left)
-        if needed <= remaining:
-            return
-        at_most = bisect_right(
-            range(self.ledger.requests_left),
-            remaining,
-            key=lambda sent: self._permits.seconds_until(sent + 1),
-        )
-        self.ledger.fail_beyond(
-            at_most,
-            DeadlineExceededError(
-                f"deadline={self._patience:g} s is too short: at the present rate the last request could go "
-                f"{needed:.1f} s from now",
-                needed=needed,
-                attempts=self.tally.requests,
-                waited=self.tally.waited,
-            ),
-        )
-        self.count()
-        self.advance()
-
-    def throttled(self, chunk: Request) -> None:
-        """Send a chunk again when the pause is over."""
-        self.ledger.retry(chunk)
-
-    def held(self, chunk: Request, *, first: bool) -> None:
-        """Send a chunk again when the outage is over, or as its next probe."""
-        self.ledger.retry(chunk, first=first)
-        self._permits.stand(self, first=first)
-
-    def lost(self, chunk: Request) -> None:
-        """Enter that the task of a chunk was cancelled by somebody who had no business with it."""
-        self.failed(chunk, APIConnectionError("the task of this request was cancelled from outside"))
-        self.advance()
+    def stop(self, error: LeadStatusError) -> None:
+        """End the job: `error` for every lead that has no outcome, and no more may be added."""
+        if not self.done.done():
+            self.error = error
+            self.backlog.growing = False
+            self._fail_open(error, in_flight=True)
+            self.settle()
 
     def crash(self, bug: Exception) -> None:
         """Hand the caller an exception of our own making, rather than let it wait for ever."""
         if not self.done.done():
             self.done.set_exception(bug)
 
-    def advance(self) -> None:
-        """Go on: stand in the queue again, or finish."""
-        if self.done.done():
-            return
-        if self.ledger.open == 0:
-            self.end()
-        elif self.ledger.sendable:
-            self._permits.stand(self)
-
-    def stats(self) -> BatchStats:
-        """Return the figures of the call so far."""
-        return self.tally.stats(self.loop.time() - self.started)
-
-    def _due(self, chunk: Request) -> None:
-        del self._retries[chunk]
-        self.ledger.retry(chunk)
-        self.advance()
-
-    def _too_late(self) -> None:
-        self.stop(
-            DeadlineExceededError(
-                f"deadline of {self._patience:g} s passed with {self.ledger.open} of "
-                f"{len(self.ledger.lead_ids)} leads unanswered"
-            )
-        )
-
-    def _end_waiting(self, error: LeadStatusError, spare: Iterable[Request]) -> None:
-        if not self.done.done():
-            error.attempts, error.waited = self.tally.requests, self.tally.waited
-            self._cancel_retries()
-            self.ledger.fail_rest(error, spare)
-            self.count()
-
-    def _cancel_retries(self) -> None:
-        for timer in self._retries.values():
-            timer.cancel()
-        self._retries.clear()
-
-    def end(self) -> None:
-        """Be over, whatever is still open: no timer, no request and no place in the queue is left."""
-        self._cancel_retries()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        for worker in self._in_flight.values():
-            self._permits.cut(worker)
-        self._in_flight.clear()
-        self._permits.leave(self)
-        if not self.done.done():
+    def settle(self) -> None:
+        """Be done, if every lead has its outcome and no more will come."""
+        if self.backlog.done and not self.done.done():
             self.done.set_result(None)
-        ended, self.ended = self.ended, None
-        if ended is not None:
-            ended(self)
 
-    def count(self) -> None:
-        """Carry what was settled into the figures, and report it."""
-        splits = self.ledger.splits - self.tally.splits
-        failures = self.ledger.failed - self.tally.failures
-        leads = (
-            len(self.ledger.lead_ids) - self.ledger.open - self.tally.leads - self.tally.failures - failures
-        )
-        for tally in self.tallies:
-            tally.leads += leads
-            tally.failures += failures
-            tally.splits += splits
-        if self._reporter is not None and (leads or failures):
-            self._reporter.report(self.ledger.positions_done, self.ledger.positions_failed, self.tally)
+    def _count_splits(self) -> None:
+        """Count what the backlog has cut; the end of a request may have cut another one."""
+        splits = self.backlog.splits - self.tally.splits
+        if splits:
+            for tally in self._tallies:
+                tally.splits += splits
+
+    def _fail(self, request: Request, error: LeadStatusError) -> None:
+        error.attempts, error.waited = request.attempts, request.waited
+        self._enter(error, [(request.start, request.ids)])
+
+    def _fail_open(self, error: LeadStatusError, *, in_flight: bool) -> None:
+        if not self.done.done():
+            self._fail_all(error, self.backlog.drain(in_flight=in_flight))
+
+    def _fail_all(self, error: LeadStatusError, leads: Sequence[tuple[int, list[str]]]) -> None:
+        error.attempts, error.waited = self.tally.requests, self.tally.waited
+        self._enter(error, leads)
+
+    def _enter(self, error: LeadStatusError, leads: Sequence[tuple[int, list[str]]]) -> None:
+        """Hand on `error` as the outcome of leads that are no longer in the backlog."""
+        error.lead_ids = tuple(lead_id for _, ids in leads for lead_id in ids)
+        for tally in self._tallies:
+            tally.failures += len(error.lead_ids)
+        for start, ids in leads:
+            self._deliver(start, [LeadFailure(lead_id, error) for lead_id in ids])
+        self.settle()

@@ -12,17 +12,18 @@ import sys
 from typing import TYPE_CHECKING
 
 from leadstatus_async import events
+from leadstatus_async._state.tally import Tally
 from leadstatus_async._steps.decide import Again, Split, Throttled
 from leadstatus_async.results import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from leadstatus_async._state.health import Then
-    from leadstatus_async._state.tally import Tally
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async._steps.decipher import Failure
     from leadstatus_async.events import Event
+    from leadstatus_async.models import LeadFailure, LeadStatus
     from leadstatus_async.results import BatchStats, RateLimitState
 
 logger = logging.getLogger("leadstatus_async")
@@ -140,23 +141,41 @@ class Reporter:
 
     Args:
         callback: what the caller gave. If it raises, that is logged once and ignored.
-        positions: how many the caller asked for; None while that is not known.
-        settled: positions that failed before the call began: IDs that cannot be asked for.
+        total: how many positions the caller asked for; None while that is not known.
+        failed: positions that failed before the call began: IDs that cannot be asked for.
+        weights: how many positions each lead stands for; None if one each.
+
+    Attributes:
+        tally: the figures of the call.
     """
 
     def __init__(
-        self, callback: Callable[[Progress], object], positions: int | None = None, settled: int = 0
+        self,
+        callback: Callable[[Progress], object],
+        total: int | None = None,
+        failed: int = 0,
+        weights: Sequence[int] | None = None,
     ) -> None:
-        self.positions = positions
+        self.total = total
+        self.tally = Tally()
         self._callback = callback
-        self._settled = settled
+        self._done = self._failed = failed
+        self._weights = weights
         self._complained = False
 
-    def report(self, done: int, failed: int, tally: Tally) -> None:
-        """Call back with the present figures, the positions settled beforehand added."""
-        progress = Progress(
-            done + self._settled, self.positions, failed + self._settled, tally.requests, tally.retries
-        )
+    def report(self, first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
+        """Count the outcomes of neighbours, the first at position `first`, and call back."""
+        if self._weights is None:
+            self._done += len(outcomes)
+            self._failed += sum(not outcome.ok for outcome in outcomes)
+        else:
+            weights = self._weights[first : first + len(outcomes)]
+            self._done += sum(weights)
+            self._failed += sum(
+                weight for weight, outcome in zip(weights, outcomes, strict=True) if not outcome.ok
+            )
+        figures = self.tally
+        progress = Progress(self._done, self.total, self._failed, figures.requests, figures.retries)
         try:
             self._callback(progress)
         except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours

@@ -1,205 +1,306 @@
-"""Who may send next: turn, slot, pause gate and token, in one place.
+"""Who may send next: turn, slot, outage, token.
 
-Calls stand in one queue and take turns, however many chunks each has left, so that a single lead
-never waits behind a million. What is sent is decided when the permit is granted, not when it was
-asked for. Waiting work has no task: there are at most `concurrency` worker tasks, each of which
-sends one request after another while there is something to send, and at most one of them stands at
-the limiter, which keeps sessions that share a limiter first come, first served.
+Theory of operation. Everything that has something to send is a `Source` and stands in one queue. Sources
+take turns, however much each has left, so that a single lead never waits behind a million; what a source
+sends is decided when its permit is there, and not when it was asked for. A permit is four things, in this
+order: a slot (there are at most `concurrency` workers), no outage (`Health.stopped_for`), a token of the
+limiter, and the turn. Waiting work has no task: a worker sends one request after another for as long as
+there is something to send, and at most one of them stands at the limiter, which keeps sessions that share
+one first come, first served.
+
+A worker that has its permit lets the next one stand before it sends. When its request is back, `Health` has
+ruled on it, and `_dispose` (for the request itself) and `_carry_out` (for everybody) do what was ruled: they
+are the one place where a ruling becomes deeds. Whatever ends a worker, its request is somebody's again
+afterwards: `_gone` sees to those whose worker was cancelled by others, even before its first step.
+
+The dispatcher owns the queue, the workers, the timers (one for each deadline, one for each request that backs
+off, one for an outage) and the jobs under way. `drop` lets go of all that a job has of these; every end
+of a job goes through it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Protocol, cast
+import traceback
+from typing import TYPE_CHECKING, cast
 
-from leadstatus_async.errors import LeadStatusError, LimiterError, RateLimitError, own_copy
-from leadstatus_async.limiter import seconds_until
+from leadstatus_async._engine.job import Job
+from leadstatus_async._state.health import NOTHING, Held, Ruling
+from leadstatus_async._steps.decide import Again, Fail, Split, Stop
+from leadstatus_async.errors import APIConnectionError, LimiterError, RateLimitError, own_copy
 
 if TYPE_CHECKING:
     import contextvars
-    from collections.abc import Callable, Coroutine
 
-    from leadstatus_async._engine.job import Call
+    from leadstatus_async._engine.attempt import Attempt
+    from leadstatus_async._engine.job import Source
+    from leadstatus_async._engine.observer import Observer
+    from leadstatus_async._state.deadline import Deadline
+    from leadstatus_async._state.health import Health
     from leadstatus_async._state.request import Request
-    from leadstatus_async.limiter import Limiter
+    from leadstatus_async._steps.decipher import Failure
+    from leadstatus_async.errors import LeadStatusError
+    from leadstatus_async.limiter import Guarded
+
+    Granted = tuple[Job, Request]
+    Worker = asyncio.Task[None]
 
 
-Granted = tuple["Call", "Request"]
-
-
-class Entry(Protocol):
-    """What stands in the queue.
-
-    Attributes:
-        context: what its requests run in (e4).
-        late: what it sends is put together only when a permit is there and the loop turn has ended.
-    """
-
-    @property
-    def context(self) -> contextvars.Context: ...
-    @property
-    def late(self) -> bool: ...
-
-    @property
-    def sendable(self) -> bool:
-        """Whether it still has something to send."""
-        ...
-
-    def take(self) -> Granted | None:
-        """Hand out what goes next, decided now; None if it was all taken back."""
-        ...
-
-    def turn_away(self, error: LeadStatusError) -> None:
-        """Take it that no permit will come for what waits."""
-        ...
-
-
-def limiter_failed(broken: Exception) -> LimiterError:
-    """Return what callers are told when a limiter, which may be a lent one, raises what it should not."""
-    return LimiterError(f"the limiter failed: {type(broken).__name__}; nothing is sent without it")
-
-
-class Permits:
-    """The queue of entries, the slots, and the worker tasks that fill them.
+class Dispatcher:
+    """The queue of sources, and the workers that send for them.
 
     Args:
-        limiter: pause gate and token bucket.
+        loop: the event loop of the session.
+        limiter: pause gate and tokens.
         concurrency: workers, and so requests in flight, at most.
-        max_pause: seconds of pause that are waited for; a longer one turns everybody away.
-        send: sends a chunk and tells its call what became of it; must not raise but CancelledError.
-        hold: seconds for which an outage holds sending back; 0.0 in good times.
+        max_pause: seconds of pause that are waited for; a longer one gives up everything that waits.
+        health: how the server fares.
+        attempt: sends one request.
+        observer: told of rulings.
+
+    Attributes:
+        jobs: those under way.
     """
 
     def __init__(
         self,
-        limiter: Limiter,
+        loop: asyncio.AbstractEventLoop,
+        limiter: Guarded,
         concurrency: int,
         max_pause: float,
-        send: Callable[[Call, Request], Coroutine[Any, Any, None]],
-        hold: Callable[[], float],
+        health: Health,
+        attempt: Attempt,
+        observer: Observer,
     ) -> None:
+        self.jobs: set[Job] = set()
+        self._loop = loop
         self._limiter = limiter
         self._concurrency = concurrency
         self._max_pause = max_pause
-        self._send = send
-        self._hold = hold
-        self._alarm: asyncio.TimerHandle | None = None
-        self._queue: dict[Entry, None] = {}
-        self._workers: set[asyncio.Task[None]] = set()
-        self._cut: set[asyncio.Task[None]] = set()
-        self._standing: asyncio.Task[None] | None = None
-        self._owed = 0
+        self._health = health
+        self._attempt = attempt
+        self._observer = observer
+        self._queue: dict[Source, None] = {}
+        self._workers: set[Worker] = set()
+        self._standing: Worker | None = None  # the one that stands at the limiter
+        self._running: dict[Request, tuple[Job, Worker]] = {}  # from the permit to the ruling
+        self._cut: set[Worker] = set()  # cancelled, and not gone yet
+        self._joined = asyncio.Event()
+        self._owed = 0  # tokens, for requests that went out without a permit
+        self._timers: dict[Job | Request, asyncio.TimerHandle] = {}
+        self._alarm: asyncio.TimerHandle | None = None  # of an outage
+        self._drained = asyncio.Event()
+
+    # What callers ask
 
     @property
     def queued(self) -> int:
-        """How many entries wait for a permit."""
+        """How many sources wait for a permit."""
         return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are on the wire."""
+        return self._attempt.in_flight
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing at all is left: no job, queue entry, worker, request or timer."""
+        return not (
+            self.jobs
+            or self._queue
+            or self._workers
+            or self._running
+            or self._timers
+            or self._alarm
+            or self.in_flight
+        )
 
     def seconds_until(self, requests: int) -> float:
         """Return the seconds until the last of so many requests could go at the earliest; 0.0 for none.
 
         The token that is waited for already may be the first of them.
-        """
-        if requests < 1:
-            return 0.0
-        try:
-            return seconds_until(self._limiter, requests - 1 - (self._standing is not None))
-        except Exception as broken:
-            raise limiter_failed(broken) from broken
 
-    def stand(self, entry: Entry, *, first: bool = False) -> None:
-        """Queue an entry that has something to send; it keeps its turn if it stands already.
+        Raises:
+            LimiterError: the limiter cannot tell.
+        """
+        return self._limiter.wait_time(requests - 1 - (self._standing is not None)) if requests > 0 else 0.0
+
+    async def run(self, job: Job) -> None:
+        """Send all of a job and wait for every outcome; on cancellation, leave nothing behind."""
+        try:
+            self.start(job)
+            await job.done
+        finally:
+            self.drop(job)
+            await self.joined()
+
+    def start(self, job: Job) -> None:
+        """Begin a job; what cannot be asked before its deadline fails at once.
+
+        Raises:
+            LimiterError: the limiter cannot tell.
+        """
+        self.jobs.add(job)
+        if job.deadline is not None:
+            self._timers[job] = self._loop.call_at(job.deadline.at, self._too_late, job, job.deadline)
+            job.trim(self._loop.time(), self.seconds_until)
+        self.go_on(job)
+
+    def go_on(self, job: Job) -> None:
+        """Let a job stand in the queue if it has something to send, or be over if it is done."""
+        job.settle()
+        if job.done.done():
+            self.drop(job)
+        else:
+            self.offer(job)
+
+    def offer(self, source: Source, *, first: bool = False) -> None:
+        """Queue a source if it has something to send; it keeps its turn if it stands already.
 
         Args:
-            entry: what has something to send.
+            source: what may have something to send.
             first: put it before all others, for a probe that must be a certain request.
         """
-        if first:
-            self._queue = {entry: None, **self._queue}
-        self._queue.setdefault(entry)
-        self.wake()
-
-    def leave(self, entry: Entry) -> None:
-        """Take an entry out of the queue; the place at the limiter goes too if nobody else waits."""
-        self._queue.pop(entry, None)
-        if self._queue:
+        if not source.sendable:
             return
-        if self._standing is not None:
-            self.cut(self._standing)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if first:
+            self._queue = {source: None, **self._queue}
+        self._queue.setdefault(source)
+        self._wake()
 
-    def owe(self, tokens: int) -> None:
-        """Charge requests that went out without a permit: the next ones wait for these too."""
-        self._owed += tokens
+    def withdraw(self, source: Source) -> None:
+        """Take a source out of the queue; the place at the limiter goes too if nobody else waits."""
+        self._queue.pop(source, None)
+        self._rest()
 
-    def cut(self, worker: asyncio.Task[None]) -> None:
-        """Cancel a worker; `swept` waits for the end of those."""
-        worker.cancel()
-        self._cut.add(worker)
+    def stop(self, job: Job, error: LeadStatusError) -> None:
+        """End a job: `error` for every lead that has no outcome."""
+        self._forget_back_off(job)
+        job.stop(error)
+        self.drop(job)
 
-    async def swept(self) -> None:
-        """Wait until every worker that was cut is gone, with its connection."""
+    def drop(self, job: Job) -> None:
+        """Be done with a job, whatever is open: no timer, request or place in the queue is left."""
+        if job not in self.jobs:
+            return
+        self.jobs.discard(job)
+        self._forget_back_off(job)
+        self._cancel_timer(job)
+        for request in job.backlog.in_flight:
+            _, worker = self._running.pop(request)
+            self._cancel(worker)
+        job.backlog.in_flight.clear()
+        if not job.done.done():
+            job.done.set_result(None)
+        elif not job.done.cancelled():
+            job.done.exception()  # whoever waits for it has it; nobody else needs to be told
+        self.withdraw(job)
+        elapsed = self._loop.time() - job.started
+        self._observer.batch_finished(
+            job.where, job.backlog.size, job.tally.failures, job.tally.stats(elapsed)
+        )
+
+    def give_up(self, error: LeadStatusError, *, impatient: bool = False) -> None:
+        """Fail everything that waits, each with an error object of its own; what is in flight may succeed.
+
+        Args:
+            error: what it fails with.
+            impatient: only where somebody's web request waits.
+        """
+        for source in list(dict.fromkeys([*self._queue, *self.jobs])):
+            if impatient and not source.impatient:
+                continue
+            self._queue.pop(source, None)
+            if isinstance(source, Job):
+                self._forget_back_off(source)
+            source.give_up(own_copy(error))
+            if isinstance(source, Job):
+                self.go_on(source)
+        self._rest()
+
+    async def joined(self) -> None:
+        """Wait until every worker that was cut off is gone, with its connection."""
         if self._cut:
-            await asyncio.wait(self._cut)
+            await self._joined.wait()
 
-    async def aclose(self) -> None:
-        """Cut all workers and wait for their end."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+    async def drained(self) -> None:
+        """Wait until nothing is under way any more."""
+        while self.jobs or self._queue:
+            self._drained.clear()
+            await self._drained.wait()
+
+    async def aclose(self, error: LeadStatusError) -> None:
+        """End everything with `error`, and wait for the end of all workers."""
+        for source in list(self._queue):
+            if not isinstance(source, Job):
+                source.give_up(own_copy(error))
+        for job in list(self.jobs):
+            self.stop(job, own_copy(error))
+        self._queue.clear()
+        self._carry_out(self._health.close(self._loop.time()))
         for worker in self._workers:
-            self.cut(worker)
-        await self.swept()
+            self._cancel(worker)
+        await self.joined()
 
-    def wake(self) -> None:
-        """Let the next in the queue stand for a permit, if there is a slot and no outage holds it back."""
+    # Workers
+
+    def _wake(self) -> None:
+        """Let the next in the queue stand for a permit, if there is a slot and no outage."""
         if not self._queue or self._standing is not None or len(self._workers) >= self._concurrency:
             return
-        if not self._held():
-            self._standing = self._start(next(iter(self._queue)).context)
+        if not self._stopped():
+            self._standing = self._spawn(next(iter(self._queue)).context)
 
-    def _start(self, context: contextvars.Context, granted: Granted | None = None) -> asyncio.Task[None]:
+    def _spawn(self, context: contextvars.Context, granted: Granted | None = None) -> Worker:
         # Not loop.create_task: an eager task factory would run it before it is known to stand.
-        worker = asyncio.Task(self._work(context, granted), context=context.copy())
+        worker = asyncio.Task(self._work(context, granted), loop=self._loop, context=context.copy())
         self._workers.add(worker)
         worker.add_done_callback(self._gone)
         return worker
 
-    def _held(self) -> bool:
-        """Whether an outage holds sending back; if until a known time, wake then."""
-        seconds = self._hold()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if 0.0 < seconds < math.inf:
-            self._alarm = asyncio.get_running_loop().call_later(seconds, self.wake)
-        return seconds > 0.0
+    def _cancel(self, worker: Worker) -> None:
+        worker.cancel()
+        self._cut.add(worker)
+        self._joined.clear()
 
-    def _gone(self, worker: asyncio.Task[None]) -> None:
+    def _gone(self, worker: Worker) -> None:
+        """Note the end of a worker; what it had in hand fails, unless whoever cut it has taken it away."""
+        if not worker.cancelled():
+            worker.exception()  # only what ends the process, which has it already
         self._workers.discard(worker)
         self._cut.discard(worker)
+        if not self._cut:
+            self._joined.set()
         if self._standing is worker:
             self._standing = None
-        self.wake()
+        for request, (job, runner) in list(self._running.items()):
+            if runner is worker:
+                del self._running[request]
+                if job.backlog.returned(request):
+                    error = APIConnectionError("the task of this request was cancelled from outside")
+                    job.failed(request, error)
+                self.go_on(job)
+        self._wake()
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
-        me = cast("asyncio.Task[None]", asyncio.current_task())
+        me = cast("Worker", asyncio.current_task())
         while granted is not None or (granted := await self._permit()) is not None:
             if self._standing is me:
                 self._standing = None
-            call, chunk = granted
-            if call.context is not context:
-                # From now on the chunk is the other worker's: whoever ends the call must find it there.
-                call.granted(chunk, self._start(call.context, granted))
+            job, request = granted
+            if job.context is not context:
+                # From now on the request is the other worker's: whoever drops the job must find it there.
+                self._running[request] = (job, self._spawn(job.context, granted))
                 return
-            call.granted(chunk, me)
-            self.wake()
-            await self._send(*granted)
+            self._running[request] = (job, me)
+            self._wake()
+            await self._send(job, request)
             if me.cancelling():  # aiohttp makes a cancellation in the turn of its timeout a TimeoutError
                 return
             granted = None
-            if self._standing is not None or not self._queue or self._held():
+            if self._standing is not None or not self._queue or self._stopped():
                 return  # someone else stands for the next permit, or nobody may
             self._standing = me
 
@@ -207,51 +308,190 @@ class Permits:
         """Wait for a token, then take what goes out on it; None when nothing waits any more."""
         try:
             while self._queue:
-                await self._limiter.acquire(max_pause=self._max_pause)
+                await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
                 if self._owed:
                     self._owed -= 1
                     continue
-                granted = None if self._held() else await self._take()
+                granted = None if self._stopped() else await self._next()
                 if granted is not None:
                     return granted
                 self._limiter.refund()
-                if self._held():  # the outage began while this one stood
+                if self._stopped():  # the outage began while this one stood
                     return None
-        except RateLimitError as pause:
-            self.turn_all_away(pause)
+        except (RateLimitError, LimiterError) as error:
+            self._standing = None
+            self.give_up(error)
         except asyncio.CancelledError:
-            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+            if cast("Worker", asyncio.current_task()).cancelling():
                 raise
-            self.turn_all_away(LimiterError("the limiter's acquire was cancelled, and not by this session"))
-        except Exception as broken:  # noqa: BLE001 - whatever a limiter raises, no caller may hang
-            error = limiter_failed(broken)
-            error.__cause__ = broken
-            self.turn_all_away(error)
+            self._standing = None
+            self.give_up(LimiterError("the limiter's acquire was cancelled, and not by this session"))
         return None
 
-    async def _take(self) -> Granted | None:
-        """Take what goes out; what is put together late gets until the end of this loop turn."""
-        if self._queue and next(iter(self._queue)).late:
+    def _waiting(self) -> int:
+        """Return about how many requests could go now, the one that stands included."""
+        slots = self._concurrency - len(self._running)
+        requests = 0
+        for source in self._queue:
+            requests += source.requests
+            if requests >= slots:
+                return max(1, slots)
+        return max(1, requests)
+
+    async def _next(self) -> Granted | None:
+        """Take what goes out; what gathers has until the end of this turn of the loop."""
+        if self._queue and next(iter(self._queue)).gathers:
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
                 self._limiter.refund()
                 raise
-        return self._next()
-
-    def _next(self) -> Granted | None:
+        now = self._loop.time()
         while self._queue:
-            entry = next(iter(self._queue))
-            del self._queue[entry]
-            granted = entry.take()
-            if entry.sendable:
-                self._queue[entry] = None
+            source = next(iter(self._queue))
+            del self._queue[source]
+            granted = source.take(now)
+            if source.sendable:
+                self._queue[source] = None
             if granted is not None:
+                self.jobs.add(granted[0])  # gets become a job here
                 return granted
         return None
 
-    def turn_all_away(self, error: LeadStatusError) -> None:
-        """Tell every entry that no permit will come, each with an error object of its own (e5)."""
-        waiting, self._queue = list(self._queue), {}
-        for entry in waiting:
-            entry.turn_away(own_copy(error))
+    async def _send(self, job: Job, request: Request) -> None:
+        """Send a request and do what follows from its answer; a bug of ours must reach the caller."""
+        try:
+            self._carry_out(self._attempt.depart(job, request))
+            ended = await self._attempt.run(job, request)
+            self._running.pop(request, None)
+            if ended.failure is not None and ended.wanted:
+                self._dispose(job, request, ended.failure, ended.ruling, ended.broken)
+            self._carry_out(ended.ruling)
+            if ended.broken is not None:
+                self.give_up(ended.broken)
+            elif ended.slower:
+                self._trim()
+        except Exception as bug:  # noqa: BLE001 - rather than hang its caller
+            self._running.pop(request, None)
+            job.backlog.returned(request)
+            job.crash(_bare(bug))
+        self.go_on(job)
+
+    # Rulings
+
+    def _dispose(
+        self, job: Job, request: Request, failure: Failure, ruling: Ruling, broken: LimiterError | None
+    ) -> None:
+        """Do with a request that failed what was ruled."""
+        if broken is not None:
+            job.failed(request, own_copy(broken))
+            return
+        self._observer.decided(job.where, len(request), request.attempts, failure, ruling.then)
+        match ruling.then:
+            case Again(delay) if delay > 0:
+                job.backlog.back_off(request)
+                self._timers[request] = self._loop.call_later(delay, self._due, job, request)
+            case Held(first):
+                job.backlog.again(request, first=first)
+                self.offer(job, first=first)
+            case Split():
+                job.refused(request, failure)
+                if job.backlog.hopeless is not None:
+                    self.stop(job, job.backlog.hopeless)
+            case Fail():
+                job.failed(request, failure.error)
+            case Stop():
+                job.backlog.again(request)  # its leads are among those that fail
+                self.stop(job, failure.error)
+            case _:  # at once, or when the pause is over
+                job.backlog.again(request)
+
+    def _carry_out(self, ruling: Ruling) -> None:
+        """Do what a ruling means for everybody."""
+        if ruling is not NOTHING:
+            for event in ruling.events:
+                self._observer.outage(event)
+            self._owed += ruling.charge
+            if ruling.give_up is not None:
+                self.give_up(ruling.give_up)
+            elif ruling.give_up_gets is not None:
+                self.give_up(ruling.give_up_gets, impatient=True)
+        if self._health.stopped or self._alarm is not None:
+            self._set_alarm()
+        self._wake()
+
+    def _trim(self) -> None:
+        """Let everything that waits fail now if no permit can come for it before its deadline."""
+        now = self._loop.time()
+        try:
+            for source in list(dict.fromkeys([*self._queue, *self.jobs])):
+                source.trim(now, self.seconds_until)
+                if isinstance(source, Job):
+                    self.go_on(source)
+        except LimiterError as broken:
+            self.give_up(broken)
+
+    def _stopped(self) -> bool:
+        """Whether an outage stops sending; if until a known time, the alarm is set for it."""
+        if not self._health.stopped:
+            return False
+        self._set_alarm()
+        return self._health.stopped_for(self._loop.time()) > 0.0
+
+    # Timers
+
+    def _set_alarm(self) -> None:
+        """Set the one timer of an outage: the next probe, if anybody waits, or the end of patience."""
+        when = self._health.alarm
+        if self._queue and self._health.stopped:
+            now = self._loop.time()
+            seconds = self._health.stopped_for(now)
+            if seconds > 0.0:
+                when = min(when, now + seconds)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if when < math.inf:
+            self._alarm = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._carry_out(self._health.tick(self._loop.time()))
+
+    def _rest(self) -> None:
+        """Let go of what nobody waits for: the place at the limiter, the clock of an outage."""
+        if self._queue:
+            return
+        if self._standing is not None:
+            self._cancel(self._standing)
+        if not self.jobs:
+            self._health.rest()  # whoever comes next has the whole of max_outage before it
+            self._drained.set()
+        if self._alarm is not None:
+            self._set_alarm()
+
+    def _due(self, job: Job, request: Request) -> None:
+        del self._timers[request]
+        job.backlog.again(request)
+        self.go_on(job)
+
+    def _too_late(self, job: Job, deadline: Deadline) -> None:
+        del self._timers[job]
+        self.stop(job, deadline.passed(job.backlog.open, job.backlog.size))
+
+    def _forget_back_off(self, job: Job) -> None:
+        for request in job.backlog.backing_off:
+            self._cancel_timer(request)
+
+    def _cancel_timer(self, key: Job | Request) -> None:
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+
+def _bare(bug: Exception) -> Exception:
+    """Return a bug of ours without its frames, whose answer may echo the key; a note says where it was."""
+    places = traceback.extract_tb(bug.__traceback__)
+    bug.add_note(f"a bug of leadstatus_async, at {places[-1].filename}:{places[-1].lineno}; please report it")
+    bug.__cause__ = bug.__context__ = None
+    return bug.with_traceback(None)

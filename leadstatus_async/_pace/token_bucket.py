@@ -52,7 +52,7 @@ class TokenBucketLimiter:
         self._paused_until = self._told_until = -math.inf
         self._reason = ""
 
-    async def acquire(self, *, max_pause: float | None = None) -> None:
+    async def acquire(self, *, max_pause: float | None = None, waiting: int = 1) -> None:  # noqa: ARG002 - a token costs no command here
         """Wait for a token; see `Limiter.acquire`.
 
         Raises:

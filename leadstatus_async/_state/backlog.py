@@ -1,12 +1,16 @@
-"""Which leads of one call are unsent, on their way, refused or answered.
+"""The leads of one job that have no outcome yet: unsent, on their way, in back-off or refused.
 
-The ledger holds the call's distinct lead IDs and an outcome for each, and hands out chunks, which
-are always ranges of positions. It decides what a refusal teaches: a smaller `max_url_bytes`, a
-smaller `chunk_size`, or which single lead is at fault. It neither waits nor sends nor counts time.
+Leads have positions, counted from 0 in the order they were added, and travel in requests, each of which is
+a run of neighbours. What is not sent yet is planned into requests one at a time, by the limits that hold at
+that moment. The rules of order, each with its reason:
 
-The rules (DESIGN, "Chunks"): fresh ranges go before retries; halves of a refused chunk before both;
-one refused chunk is bisected at a time, the others wait whole, and while any waits nothing fresh is
-handed out, so that a server with a lower limit costs one lesson and not one per chunk.
+- Fresh leads go before requests that failed: who fails by itself must not keep others waiting.
+- Halves of a refused request go before both: the sooner they are back, the sooner its lesson is known.
+- One refused request is bisected at a time, the others wait as they are, and while any waits nothing fresh
+  goes: a server with a lower limit then costs one lesson, and not one per request.
+- A request that no longer fits the limits is planned anew: what it would have taught has been learned.
+
+It neither waits nor sends nor tells time, and holds no outcomes.
 """
 
 from __future__ import annotations
@@ -19,60 +23,61 @@ from leadstatus_async._state.request import Request
 from leadstatus_async._steps.chunk import fit
 from leadstatus_async._steps.decipher import Sort
 from leadstatus_async.errors import own_copy
-from leadstatus_async.models import LeadFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from leadstatus_async._steps.chunk import Endpoint, Limits
     from leadstatus_async._steps.decipher import Failure
-    from leadstatus_async._steps.merge import Merged
     from leadstatus_async.errors import LeadStatusError
-    from leadstatus_async.models import LeadStatus
 
 REFUSALS_WITHOUT_A_ROW = 20  # after so many, it is the request itself that the server does not accept
 
+Leads = tuple[int, list[str]]  # neighbours: the position of the first, and their IDs
 
-class Ledger:
-    """The distinct lead IDs of one call, and where each of them stands.
+
+class _Run:
+    """Neighbours that no request has been planned for yet, from `at` on."""
+
+    __slots__ = ("at", "ids", "since", "start")
+
+    def __init__(self, start: int, ids: list[str], since: float) -> None:
+        self.start = start
+        self.ids = ids
+        self.since = since
+        self.at = 0
+
+    def __len__(self) -> int:
+        return len(self.ids) - self.at
+
+
+class Backlog:
+    """Distinct, valid lead IDs on their way to an outcome.
 
     Args:
-        lead_ids: distinct and valid.
-        endpoint: of the campaign.
+        where: the endpoint of their campaign.
         limits: the session's, to plan by and to lower.
-        now: when the call began.
-        weights: how many of the caller's positions each ID stands for; None if one each.
+        growing: more leads may be added; set it to False when that is over.
 
     Attributes:
-        lead_ids: the IDs, by position.
-        outcomes: as many; None while open.
-        open: how many have no outcome yet.
-        failed: how many outcomes are failures.
-        positions_done, positions_failed: the same as the caller counts, duplicates included.
-        splits: how many refused chunks were cut.
+        size: leads ever added.
+        open: how many of them have no outcome yet.
+        filling: more leads come at once, so that a partly filled request waits for them.
+        in_flight: requests that were taken and are not back.
+        backing_off: requests that are back, and may not go again yet.
+        splits: how many refused requests were cut.
         hopeless: the refusal that shows that the server does not accept these requests at all, if any.
     """
 
-    def __init__(
-        self,
-        lead_ids: Sequence[str],
-        endpoint: Endpoint,
-        limits: Limits,
-        now: float,
-        weights: Sequence[int] | None = None,
-    ) -> None:
-        self.lead_ids = lead_ids
-        self.outcomes: list[LeadStatus | LeadFailure | None] = [None] * len(lead_ids)
-        self.open = len(lead_ids)
-        self.failed = 0
-        self.positions_done = self.positions_failed = 0
-        self.splits = 0
+    def __init__(self, where: Endpoint, limits: Limits, *, growing: bool = False) -> None:
+        self.size = self.open = self.splits = 0
+        self.growing = growing
+        self.filling = False
+        self.in_flight: dict[Request, None] = {}
+        self.backing_off: dict[Request, None] = {}
         self.hopeless: LeadStatusError | None = None
-        self._weights = weights
-        self._endpoint = endpoint
+        self._where = where
         self._limits = limits
-        self._since = now
-        self._fresh: deque[tuple[int, int]] = deque([(0, len(lead_ids))] if lead_ids else [])
+        self._runs: deque[_Run] = deque()
+        self._fresh = 0  # leads in the runs
         self._halves: deque[Request] = deque()
         self._again: deque[Request] = deque()
         self._refused: deque[Request] = deque()
@@ -82,176 +87,231 @@ class Ledger:
         self._url_bytes_before = limits.max_url_bytes
 
     @property
-    def sendable(self) -> bool:
-        """Whether `take` is likely to have a chunk."""
-        return bool(self._halves or self._again or (self._fresh and not self._refused))
-
-    def take(self) -> Request | None:
-        """Hand out the next chunk, planned now, with its `target`; None if nothing may go."""
-        while self._halves:
-            chunk = self._halves.popleft()
-            if self._still_fits(chunk):
-                return chunk
-        while self._again and (self._refused or not self._fresh):
-            chunk = self._again.popleft()
-            if self._still_fits(chunk):
-                return chunk
-        return self._plan_fresh() if self._fresh and not self._refused else None
-
-    def retry(self, chunk: Request, *, first: bool = False) -> None:
-        """Take back a chunk that shall be sent again, `first` before all others."""
-        if first:
-            self._halves.appendleft(chunk)
-            return
-        (self._halves if self._is_half(chunk) else self._again).append(chunk)
-
-    def answered(self, chunk: Request, merged: Merged) -> None:
-        """Enter the outcomes of a chunk that was answered with rows."""
-        self.outcomes[chunk.start : chunk.stop] = merged.outcomes
-        self.open -= len(chunk)
-        self.failed += merged.failed
-        self.positions_done += self._weight(range(chunk.start, chunk.stop))
-        if merged.failed:
-            numbered = enumerate(merged.outcomes, chunk.start)
-            self.positions_failed += self._weight(
-                [position for position, outcome in numbered if not outcome.ok]
-            )
-        if merged.failed < len(chunk):
-            self._rows_seen = True
-        for refused in (*self._refused, *([self._bisection.refused] if self._bisection else ())):
-            refused.outdone = max(refused.outdone, len(chunk))
-        self._close_half(chunk, accepted=True)
-
-    def fail(self, chunk: Request, error: LeadStatusError) -> None:
-        """Enter `error` as the outcome of the whole chunk."""
-        error.lead_ids = tuple(self.lead_ids[chunk.start : chunk.stop])
-        error.attempts, error.waited = chunk.attempts, chunk.waited
-        self._enter(range(chunk.start, chunk.stop), error)
-        self._close_half(chunk, accepted=False)
-
-    def fail_rest(self, error: LeadStatusError, spare: Iterable[Request] = ()) -> None:
-        """Enter `error` as the outcome of every lead that has none, but of those in the chunks to `spare`."""
-        for waiting in (self._fresh, self._halves, self._again, self._refused):
-            waiting.clear()
-        self._bisection = None  # what is spared is no longer half of anything
-        rest, position = list[int](), 0
-        for start, stop in (*sorted((chunk.start, chunk.stop) for chunk in spare), (len(self.outcomes),) * 2):
-            rest += [open_ for open_ in range(position, start) if self.outcomes[open_] is None]
-            position = stop
-        error.lead_ids = tuple(self.lead_ids[position] for position in rest)
-        self._enter(rest, error)
+    def done(self) -> bool:
+        """Whether every lead has its outcome, and no more will come."""
+        return not self.open and not self.growing
 
     @property
-    def requests_left(self) -> int:
-        """How many requests the fresh leads need, if each holds as many as the next one does."""
-        left = sum(stop - start for start, stop in self._fresh)
-        if not left:
-            return 0
-        start, stop = self._fresh[0]
-        end, _ = fit(self.lead_ids, start, stop, self._endpoint, self._limits)
-        return -(-left // (end - start))
+    def sendable(self) -> bool:
+        """Whether `take` is likely to have a request."""
+        return bool(self._halves or self._again or self._fresh_may_go)
 
-    def fail_beyond(self, requests: int, error: LeadStatusError) -> None:
-        """Enter `error` for the fresh leads that the next so many requests do not reach."""
-        kept: deque[tuple[int, int]] = deque()
-        late: list[str] = []
-        for start, stop in self._fresh:
-            end = start
-            while end < stop and requests > 0:
-                end, _ = fit(self.lead_ids, end, stop, self._endpoint, self._limits)
-                requests -= 1
-            if end > start:
-                kept.append((start, end))
-            if end < stop:
-                late += self.lead_ids[end:stop]
-                self._enter(range(end, stop), error)
-        error.lead_ids = tuple(late)
-        self._fresh = kept
+    @property
+    def requests(self) -> int:
+        """About how many requests could go now."""
+        return len(self._halves) + len(self._again) - -self._fresh // self._limits.chunk_size
 
-    def rejected(self, chunk: Request, failure: Failure) -> None:
-        """Cut a chunk that was refused for what it holds, and learn from it; sets `hopeless` in the end."""
-        if not self._limits.allow(len(chunk), len(chunk.target)):
-            self._replan(chunk)  # stale: the lesson has been learned since it was sent
-        elif len(chunk) == 1:
+    def add(self, ids: list[str], now: float) -> int:
+        """Append leads that wait from now on; return the position of the first."""
+        start = self.size
+        if ids:
+            self._runs.append(_Run(start, ids, now))
+            self._fresh += len(ids)
+            self.size += len(ids)
+            self.open += len(ids)
+        return start
+
+    def take(self) -> Request | None:
+        """Hand out the next request, planned now; None if nothing may go."""
+        while True:
+            if self._halves:
+                request = self._halves.popleft()
+            elif self._fresh_may_go:
+                request = self._plan()
+            elif self._again:
+                request = self._again.popleft()
+            else:
+                return None
+            if self._still_fits(request):
+                self.in_flight[request] = None
+                return request
+
+    # What becomes of a request that was taken
+
+    def returned(self, request: Request) -> bool:
+        """Note that a request is back; False if nobody waits for it any more."""
+        return self.in_flight.pop(request, 0) is None
+
+    def answered(self, request: Request, *, rows: bool) -> None:
+        """Note that all leads of a request have their outcomes from an answer; whether any is a row."""
+        self.open -= len(request)
+        self._rows_seen = self._rows_seen or rows
+        if self._bisection is not None:
+            for refused in (*self._refused, self._bisection.refused):
+                refused.outdone = max(refused.outdone, len(request))
+            self._close_half(request, accepted=True)
+
+    def failed(self, request: Request) -> None:
+        """Note that all leads of a request have failed."""
+        self.open -= len(request)
+        self._close_half(request, accepted=False)
+
+    def again(self, request: Request, *, first: bool = False) -> None:
+        """Take back a request that shall be sent again, `first` before all others."""
+        self.backing_off.pop(request, None)
+        if first:
+            self._halves.appendleft(request)
+        elif self._bisection is not None and request in self._bisection.halves:
+            self._halves.append(request)
+        else:
+            self._again.append(request)
+
+    def back_off(self, request: Request) -> None:
+        """Keep a request that shall be sent again later, until `again` is told of it."""
+        self.backing_off[request] = None
+
+    def refused(self, request: Request, failure: Failure) -> bool:
+        """Cut a request that was refused for what it holds, and learn from it; sets `hopeless` in the end.
+
+        Returns:
+            Whether its one lead is what was refused: it fails with that error.
+        """
+        alone = False
+        if not self._limits.allow(len(request), len(request.target)):
+            self._replan(request)  # stale: the lesson has been learned since it was sent
+        elif len(request) == 1:
+            alone = True
             self._refused_alone += 1
-            self.fail(chunk, failure.error)
+            self.failed(request)
         elif failure.sort is Sort.OVERSIZE:
             self.splits += 1
-            self._limits.max_url_bytes = len(chunk.target) // 2
-            self._replan(chunk)
+            self._limits.max_url_bytes = len(request.target) // 2
+            self._replan(request)
         else:
-            if self._bisection is not None and self._is_half(chunk):
-                chunk.outdone = self._bisection.refused.outdone
+            if self._bisection is not None and request in self._bisection.halves:
+                request.outdone = self._bisection.refused.outdone
             if failure.sort is not Sort.REFUSED:
-                chunk.outdone = len(chunk)  # a 500 says nothing about the number of IDs
+                request.outdone = len(request)  # a 500 says nothing about the number of IDs
             # Depth first: the smaller the piece, the sooner a lower limit is known.
-            self._refused.appendleft(chunk)
-            self._close_half(chunk, accepted=False)
+            self._refused.appendleft(request)
+            self._close_half(request, accepted=False)
             self._bisect_next()
         if not self._rows_seen and self.splits + self._refused_alone >= REFUSALS_WITHOUT_A_ROW:
             self.hopeless = own_copy(failure.error)
             self._limits.max_url_bytes = self._url_bytes_before  # size was not the matter after all
+        return alone
 
-    def _plan_fresh(self) -> Request:
-        start, stop = self._fresh.popleft()
-        end, target = fit(self.lead_ids, start, stop, self._endpoint, self._limits)
-        if end < stop:
-            self._fresh.appendleft((end, stop))
-        chunk = Request(start, end, self._since)
-        chunk.target = target
-        return chunk
+    # Giving up
 
-    def _still_fits(self, chunk: Request) -> bool:
-        if not chunk.target:
-            chunk.target = self._endpoint.target(self.lead_ids[chunk.start : chunk.stop])
-        if self._limits.allow(len(chunk), len(chunk.target)):
+    def drain(self, *, in_flight: bool) -> list[Leads]:
+        """Hand out what has no outcome, in order; nothing of it will be sent.
+
+        Args:
+            in_flight: also what is on its way, which stays listed there until it is cut off; else that is
+                spared.
+        """
+        rest = [(run.start + run.at, run.ids[run.at :]) for run in self._runs]
+        waiting = [*self._halves, *self._again, *self._refused, *self.backing_off]
+        if in_flight:
+            waiting += self.in_flight
+        rest += [(request.start, request.ids) for request in waiting]
+        for place in (self._runs, self._halves, self._again, self._refused, self.backing_off):
+            place.clear()
+        self._bisection = None  # what is spared is no longer half of anything
+        self._fresh = 0
+        self.open -= sum(len(ids) for _, ids in rest)
+        return sorted(rest)
+
+    @property
+    def requests_left(self) -> int:
+        """How many requests the fresh leads need, if each holds as many as the next one does."""
+        if not self._fresh:
+            return 0
+        ids = self._ahead()
+        end, _ = fit(ids, 0, len(ids), self._where, self._limits)
+        return -(-self._fresh // end)
+
+    def drain_beyond(self, requests: int) -> list[Leads]:
+        """Hand out the fresh leads that the next so many requests do not reach."""
+        kept: deque[_Run] = deque()
+        beyond: list[Leads] = []
+        for run in self._runs:
+            end = run.at
+            while end < len(run.ids) and requests > 0:
+                end, _ = fit(run.ids, end, len(run.ids), self._where, self._limits)
+                requests -= 1
+            if end < len(run.ids):
+                beyond.append((run.start + end, run.ids[end:]))
+                run.ids = run.ids[:end]
+            if len(run):
+                kept.append(run)
+        self._runs = kept
+        self._fresh = sum(map(len, kept))
+        self.open -= sum(len(ids) for _, ids in beyond)
+        return beyond
+
+    # Planning
+
+    @property
+    def _fresh_may_go(self) -> bool:
+        """Whether fresh leads may go: a full request, or fewer where waiting for more helps nobody."""
+        if not self._fresh or self._refused:
+            return False
+        if not self.filling or self._fresh >= self._limits.chunk_size:
             return True
-        self._replan(chunk)
+        return not (self.in_flight or self.backing_off or self._again)
+
+    def _ahead(self) -> list[str]:
+        """Return the next fresh neighbours, as many as one request may hold."""
+        most, runs = self._limits.chunk_size, iter(self._runs)
+        first = next(runs)
+        ids, stop = first.ids[first.at : first.at + most], first.start + len(first.ids)
+        while len(ids) < most and (run := next(runs, None)) is not None and run.start + run.at == stop:
+            ids += run.ids[run.at : run.at + most - len(ids)]
+            stop = run.start + len(run.ids)
+        return ids
+
+    def _plan(self) -> Request:
+        first, ids = self._runs[0], self._ahead()
+        end, target = fit(ids, 0, len(ids), self._where, self._limits)
+        request = Request(first.start + first.at, ids[:end], first.since, target)
+        self._fresh -= end
+        while end:
+            run = self._runs[0]
+            used = min(end, len(run))
+            run.at += used
+            end -= used
+            if not len(run):
+                self._runs.popleft()
+        return request
+
+    def _still_fits(self, request: Request) -> bool:
+        if not request.target:
+            request.target = self._where.target(request.ids)
+        if self._limits.allow(len(request), len(request.target)):
+            return True
+        self._replan(request)
         return False
 
-    def _replan(self, chunk: Request) -> None:
-        self._fresh.appendleft((chunk.start, chunk.stop))
-        self._close_half(chunk, accepted=False)
+    def _replan(self, request: Request) -> None:
+        self._runs.appendleft(_Run(request.start, request.ids, request.ready_at))
+        self._fresh += len(request)
+        self._close_half(request, accepted=False)
 
-    def _enter(self, positions: Sequence[int], error: LeadStatusError) -> None:
-        for position in positions:
-            self.outcomes[position] = LeadFailure(self.lead_ids[position], error)
-        weight = self._weight(positions)
-        self.open -= len(positions)
-        self.failed += len(positions)
-        self.positions_done += weight
-        self.positions_failed += weight
-
-    def _is_half(self, chunk: Request) -> bool:
-        return self._bisection is not None and chunk in self._bisection.halves
-
-    def _weight(self, positions: Sequence[int]) -> int:
-        if self._weights is None:
-            return len(positions)
-        return sum(self._weights[position] for position in positions)
+    # Bisection
 
     def _bisect_next(self) -> None:
         while self._refused and self._bisection is None:
-            chunk = self._refused.popleft()
-            if self._still_fits(chunk):
-                self._bisect(chunk)
+            request = self._refused.popleft()
+            if self._still_fits(request):
+                self._bisect(request)
 
-    def _bisect(self, chunk: Request) -> None:
+    def _bisect(self, request: Request) -> None:
         self.splits += 1
-        middle = chunk.start + (len(chunk) + 1) // 2
-        self._bisection = Bisection(chunk, larger=middle - chunk.start)
-        for start, stop in ((chunk.start, middle), (middle, chunk.stop)):
-            half = Request(start, stop, chunk.ready_at)
+        middle = (len(request) + 1) // 2
+        self._bisection = Bisection(request, larger=middle)
+        for at, ids in ((0, request.ids[:middle]), (middle, request.ids[middle:])):
+            half = Request(request.start + at, ids, request.ready_at)
+            half.failed_at, half.origin = request.failed_at, request.origin or request
+            half.waited = request.waited
             self._bisection.halves.add(half)
-            half.failed_at, half.origin = chunk.failed_at, chunk.origin or chunk
-            half.waited = chunk.waited
             self._halves.append(half)
 
-    def _close_half(self, chunk: Request, *, accepted: bool) -> None:
+    def _close_half(self, request: Request, *, accepted: bool) -> None:
         bisection = self._bisection
-        if bisection is None or chunk not in bisection.halves:
+        if bisection is None or request not in bisection.halves:
             return
-        bisection.halves.discard(chunk)
+        bisection.halves.discard(request)
         bisection.accepted += accepted
         if bisection.halves:
             return

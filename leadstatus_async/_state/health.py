@@ -218,12 +218,12 @@ class Health:
             then = decide(
                 failure,
                 self._policy,
-                attempts=self._policy.max_attempts if request.last else request.attempts,
+                attempts=self._policy.max_attempts if request.final_attempt else request.attempts,
                 stale=stale,
                 afford=self._budget.spend,
                 remaining=remaining,
                 dice=dice,
-                divisible=divisible and not request.last,
+                divisible=divisible and not request.final_attempt,
             )
             request.retried = isinstance(then, Again)
         return self._ruling(then, min(pause, _LONGEST_PAUSE), charge, give_up)
@@ -292,7 +292,7 @@ class Health:
             request.attempts -= 1 + (hidden if failure.early else 0)
         if begins:  # whoever notices it is not to lose its leads for that
             request.attempts = min(request.attempts, self._policy.max_attempts - 1)
-        if request.last or request.attempts >= self._policy.max_attempts:
+        if request.final_attempt or request.attempts >= self._policy.max_attempts:
             # While the server has never answered, probes are the attempts of one request; when they are
             # spent, so is the outage.
             lost = self._give_up(now) if was_probe else Ruling()

@@ -6,10 +6,11 @@ import math
 
 
 class Request:
-    """A range of a backlog that is asked for together, and its history, which only `Health` writes.
+    """Leads of a backlog that are asked for together, and their history, which only `Health` writes.
 
     Attributes:
-        start, stop: positions in the backlog.
+        start: position of the first in the backlog.
+        ids: the lead IDs.
         target: the request target last sent.
         attempts: how often it has been sent.
         disconnects: how often the connection was lost before any byte of an answer.
@@ -17,7 +18,7 @@ class Request:
         retried: it is sent again because the last attempt failed (a 429 is no failure).
         ready_at: since when it has been waiting to be sent.
         waited: seconds it has waited in all.
-        last: it is not sent again, since what else waited has been given up.
+        final_attempt: it is not sent again, since what else waited has been given up.
         origin: what it was before it was cut; None for itself, which would be a cycle.
         outdone: the largest request accepted since this one, or what it is half of, was refused.
     """
@@ -26,29 +27,29 @@ class Request:
         "attempts",
         "disconnects",
         "failed_at",
-        "last",
+        "final_attempt",
+        "ids",
         "origin",
         "outdone",
         "ready_at",
         "retried",
         "start",
-        "stop",
         "target",
         "waited",
     )
 
-    def __init__(self, start: int, stop: int, ready_at: float) -> None:
+    def __init__(self, start: int, ids: list[str], ready_at: float, target: str = "") -> None:
         self.start = start
-        self.stop = stop
-        self.target = ""
+        self.ids = ids
+        self.target = target
         self.failed_at = math.inf
         self.attempts = 0
         self.disconnects = 0
-        self.retried = self.last = False
+        self.retried = self.final_attempt = False
         self.origin: Request | None = None
         self.outdone = 0
         self.ready_at = ready_at
         self.waited = 0.0
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.ids)

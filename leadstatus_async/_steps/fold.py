@@ -40,11 +40,9 @@ class Folded:
         bad = bad_lead_ids(block, first=len(self.positions), room=max_id_bytes)
         good = block
         if bad:
-            for position, value, reason in bad:
-                failure = LeadFailure(_shown(value), InvalidLeadIdError([(position, value, reason)]))
-                self.settled[position] = failure
-            first, indexes = len(self.positions), {position for position, _, _ in bad}
-            good = [value for position, value in enumerate(block, first) if position not in indexes]
+            refused = refusals(bad)
+            self.settled |= refused
+            good = [value for at, value in enumerate(block, len(self.positions)) if at not in refused]
             self.positions += [_shown(value) for value in block]
         else:
             self.positions += cast("list[str]", block)
@@ -80,6 +78,14 @@ class Folded:
             self.settled[position] if position in self.settled else by_id[lead_id]
             for position, lead_id in enumerate(self.positions)
         ]
+
+
+def refusals(bad: Iterable[BadId]) -> dict[int, Outcome]:
+    """Return the failures of what cannot be asked for, by position."""
+    return {
+        position: LeadFailure(_shown(value), InvalidLeadIdError([(position, value, reason)]))
+        for position, value, reason in bad
+    }
 
 
 def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:

@@ -31,6 +31,7 @@ from leadstatus_async import (
     ServerError,
 )
 from leadstatus_async.testing import FakeLeadStatusServer
+from tests.conftest import stopped_for
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -115,7 +116,7 @@ async def test_leaving_before_being_sent_sends_nothing(server, make_session):
     await asyncio.wait(waiters)
     assert session.stats.queued == 0
     assert server.count == 1
-    assert not session._engine.pending
+    assert session._core.idle
 
 
 async def test_an_id_already_on_its_way_is_asked_anew(server, campaign):
@@ -239,7 +240,7 @@ async def test_campaigns_never_mix(server, make_session):
     session = make_session()
     await asyncio.gather(*(session.campaign("a", f"c{number % 3}").get("x") for number in range(9)))
     assert sorted(request.campaign for request in server.requests) == ["c0", "c1", "c2"]
-    assert not session._engine.pending
+    assert session._core.idle
 
 
 async def test_a_failed_probe_fails_the_gets_that_wait(server, make_session):
@@ -249,7 +250,7 @@ async def test_a_failed_probe_fails_the_gets_that_wait(server, make_session):
     await campaign.get("warm")
     server.fault("500", times=None)
     bulk = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(30)]))
-    while not session._engine.attempts.hold():
+    while not stopped_for(session):
         await asyncio.sleep(0.001)
     with pytest.raises(ServerError):
         await campaign.get("y")
@@ -335,7 +336,7 @@ class Coalescer(RuleBasedStateMachine):
                 assert isinstance(outcome, LeadStatusError | asyncio.CancelledError)
             else:
                 assert outcome == self.server.expected(lead_id)
-        assert not self.session._engine.pending
+        assert self.session._core.idle
         assert self.session.stats.in_flight == self.session.stats.queued == 0
         await self.session.aclose()
         await self.server.aclose()

@@ -350,7 +350,7 @@ class Recorder:
         self.acquired = self.refunded = 0
         self.seen = []
 
-    async def acquire(self, *, max_pause=None):
+    async def acquire(self, *, max_pause=None, waiting=1):
         self.acquired += 1
         if self.error is not None:
             raise self.error
@@ -364,8 +364,8 @@ class Recorder:
     def observe(self, status, sent_at, headers):
         self.seen.append(("observe", status))
 
-    def wait_time(self):
-        return 0.5
+    def wait_time(self, ahead=0):
+        return 0.5 + ahead / 2
 
     @property
     def state(self):
@@ -505,7 +505,7 @@ async def test_a_worker_cancelled_from_outside_fails_its_chunk_only(server, make
     session = make_session(concurrency=1)
     call = asyncio.create_task(session.campaign("acc", "camp").get_many(["a"], on_error="collect"))
     await server.wait_for_requests(1)
-    (worker,) = [task for task in asyncio.all_tasks() if "Permits._work" in repr(task.get_coro())]
+    (worker,) = [task for task in asyncio.all_tasks() if "Dispatcher._work" in repr(task.get_coro())]
     worker.cancel()
     result = await call
     assert isinstance(result[0].error, APIConnectionError)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +19,7 @@ from leadstatus_async import (
     LeadStatusError,
     RateLimit,
     RateLimitError,
+    RetryPolicy,
     SessionClosedError,
 )
 
@@ -120,9 +123,9 @@ async def test_leaving_early_cancels_what_is_in_flight(server, make_session):
             server.hold()
             break
         gc.collect()
-        await session._engine.permits.swept()
+        while not session._core.idle:  # the loop closes what was let go of
+            await asyncio.sleep(0)
         assert session.stats.in_flight == session.stats.queued == 0
-        assert not session._engine.flows
         server.release()
     source = Source(IDS)
     with pytest.raises(ZeroDivisionError):
@@ -446,6 +449,175 @@ async def test_a_second_consumer_harms_only_itself(server, make_session):
     assert [status.lead_id async for status in stream] == [f"x{number}" for number in range(1, 10)]
 
 
+async def test_a_stream_closed_under_its_consumer(server, make_session):
+    """Who waits for its next outcome sees the end, and the source is closed."""
+    server.hold()
+    session = make_session()
+    source = Source(IDS)
+    stream = session.campaign("a", "c").stream(source)
+    consumer = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(1)
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await consumer
+    assert source.closed
+    assert session._core.idle
+    await stream.aclose()
+
+
+class Rows:
+    """A cursor as database drivers have it: its own iterator, to be closed."""
+
+    def __init__(self, lead_ids):
+        self._lead_ids = iter(lead_ids)
+        self.closed = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._lead_ids)
+
+    def close(self):
+        self.closed += 1
+
+
+class AsyncRows(Rows):
+    """The same for drivers that are async."""
+
+    __iter__ = None
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for lead_id in self._lead_ids:
+            return lead_id
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        await asyncio.sleep(0)
+        self.closed += 1
+
+
+@pytest.mark.parametrize("kind", [Rows, AsyncRows], ids=["plain", "async"])
+@pytest.mark.parametrize("way", ["end", "break", "block", "raise", "cancel", "twice", "never begun"])
+async def test_a_source_is_closed_in_whatever_way_the_stream_is_left(server, make_session, kind, way):
+    """Once; and nothing of the stream is left in the session."""
+    session = make_session()
+    source = kind(IDS)
+    stream = session.campaign("a", "c").stream(source, max_buffered=200)
+    if way == "end":
+        assert len([status async for status in stream]) == len(IDS)
+    elif way == "break":
+        async for _ in stream:
+            break
+        del stream
+        gc.collect()
+    elif way in ("block", "raise", "never begun"):
+        with contextlib.suppress(ZeroDivisionError):
+            async with stream:
+                if way != "never begun":
+                    await anext(stream)
+                if way == "raise":
+                    raise ZeroDivisionError
+    else:
+        server.hold()
+        consumer = asyncio.create_task(anext(stream))
+        await server.wait_for_requests(1)
+        consumer.cancel()
+        if way == "twice":
+            await asyncio.sleep(0)
+            consumer.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await consumer
+        server.release()
+    async with asyncio.timeout(10):
+        while not (session._core.idle and source.closed):
+            await asyncio.sleep(0)
+    assert source.closed == 1
+
+
+@pytest.mark.parametrize("method", ["__next__", "__anext__", "__getitem__"])
+async def test_whatever_can_be_iterated_is_a_source(campaign, method):
+    """Iterators without `__iter__` or `__aiter__`, and sequences of old."""
+
+    class Source:
+        left = 3
+
+        def _take(self, index=None):
+            if index is not None:
+                return ["x2", "x1", "x0"][index]
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration if method == "__anext__" else StopIteration
+            return f"x{self.left}"
+
+    async def take(self):
+        return self._take()
+
+    setattr(Source, method, take if method == "__anext__" else Source._take)
+    assert [status.lead_id async for status in campaign.stream(Source())] == ["x2", "x1", "x0"]
+
+
+async def test_others_get_their_turn_between_two_blocks_of_a_slow_source(make_session):
+    """A source that computes for a while before each lead must not stop the loop for all of them."""
+    campaign = make_session(chunk_size=2).campaign("a", "c")
+    turns, seen = 0, []
+
+    def source():
+        for lead_id in IDS[:20]:
+            seen.append(turns)
+            time.sleep(0.002)
+            yield lead_id
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert len([status async for status in campaign.stream(source())]) == 20
+    other.cancel()
+    blocks = seen[::2]
+    assert all(later > earlier for earlier, later in itertools.pairwise(blocks))
+
+
+async def test_a_source_that_never_waits_lets_others_run(make_session):
+    """An async source of a hundred leads, none of which it has to wait for."""
+    campaign = make_session(chunk_size=5).campaign("a", "c")
+    turns, seen = 0, []
+
+    async def source():
+        for lead_id in IDS[:100]:
+            seen.append(turns)
+            yield lead_id
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    assert len([status async for status in campaign.stream(source())]) == 100
+    other.cancel()
+    assert len(set(seen)) >= 20
+
+
+async def test_one_request_in_back_off_does_not_stop_the_others(server, make_session):
+    """What is read ahead by default is enough for eight rounds of all workers."""
+    session = make_session(concurrency=2, chunk_size=5, retry=RetryPolicy(base_delay=0.2))
+    server.script("500")
+    stream = session.campaign("a", "c").stream(IDS)
+    waiting = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(16)
+    assert not waiting.done()
+    await waiting
+    await stream.aclose()
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_a_bug_ends_a_stream_though_outcomes_are_ready(make_session, monkeypatch, ordered):
     """What is ready is told, then the bug: it neither hangs nor ends as if nothing had been."""
@@ -479,14 +651,17 @@ async def test_a_source_that_will_not_be_cancelled_is_not_heard(server, make_ses
 
     class Stubborn(Endless):
         async def __aiter__(self):
-            while not self.closed:
-                self.read += 1
-                yield f"lead{self.read}"
-                try:
-                    await asyncio.sleep(0.001)
-                except asyncio.CancelledError:
-                    self.closed = True
-                    yield "after the end"
+            try:
+                while not self.closed:
+                    self.read += 1
+                    yield f"lead{self.read}"
+                    try:
+                        await asyncio.sleep(0.001)
+                    except asyncio.CancelledError:
+                        self.closed = True
+                        yield "after the end"
+            finally:  # it may be between two leads, too, when the stream ends
+                self.closed = True
 
     source, got = Stubborn(), []
     stream = make_session(chunk_size=2).campaign("a", "c").stream(source, deadline=0.1, on_error="collect")

@@ -24,7 +24,7 @@ from leadstatus_async import (
 from leadstatus_async.events import AttemptFinished, OutageEnded, OutageStarted
 from leadstatus_async.limiter import TokenBucketLimiter
 from leadstatus_async.testing import Fault
-from tests.conftest import KEY
+from tests.conftest import KEY, stopped_for
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -61,7 +61,7 @@ class Watched:
         job.cancel()
         await asyncio.wait([job])
         server.clear_faults()
-        while self.session._engine.attempts.hold() > 0:
+        while stopped_for(self.session) > 0:
             await asyncio.sleep(0.001)
 
     async def unanswered(self, server):
@@ -236,16 +236,16 @@ async def test_close(server, make_session, probe):
 async def test_a_pause_is_kept_whose_caller_left_with_the_answer(server, make_session, monkeypatch):
     """A 429 closes the gate for everybody, even if the call it answers ended in the same turn."""
     session = make_session(rate_limit=RateLimit(1000))
-    engine = session._engine
-    transport_send = engine.transport.send
+    core = session._core
+    transport_send = core.transport.send
 
     async def send(target):
         answer = await transport_send(target)
-        for call in list(engine.calls):
-            call.stop(DeadlineExceededError("in the same turn"))
+        for job in list(core.dispatcher.jobs):
+            core.dispatcher.stop(job, DeadlineExceededError("in the same turn"))
         return answer
 
-    monkeypatch.setattr(engine.transport, "send", send)
+    monkeypatch.setattr(core.transport, "send", send)
     server.fault("429-retry-after")
     with pytest.raises((DeadlineExceededError, BatchError)):
         await session.campaign("a", "c").get_many(["x"])
@@ -258,7 +258,7 @@ class Halves:
     def __init__(self, broken=None):
         self.broken = broken
 
-    async def acquire(self, *, max_pause=None):
+    async def acquire(self, *, max_pause=None, waiting=1):
         del max_pause
 
     def refund(self):
@@ -303,7 +303,9 @@ async def test_a_call_that_the_limiter_refuses_to_time_leaves_nothing(make_sessi
     for number in range(5):
         with pytest.raises(LimiterError):
             await session.campaign("a", f"c{number}").get("x", deadline=3)
-    assert not session._engine.busy
+    async with asyncio.timeout(1):
+        while not session._core.idle:  # the first one's worker has a turn to end in
+            await asyncio.sleep(0)
     async with asyncio.timeout(1):
         await session.aclose(10)
 
@@ -316,7 +318,9 @@ async def test_gets_that_are_refused_at_once_leave_no_pending_set(make_session):
     for number in range(100):
         with pytest.raises(DeadlineExceededError):
             await session.campaign("a", f"c{number}").get("x", deadline=0.1)
-    assert not session._engine.busy
+    async with asyncio.timeout(1):
+        while not session._core.idle:  # the first one's worker has a turn to end in
+            await asyncio.sleep(0)
 
 
 async def test_the_error_of_a_limiter_shows_no_answer(server, make_session):

@@ -72,7 +72,7 @@ async def ask(parrot, borrowed, calls, *, campaigns=2):
                     found = await campaign.get_many(LEADS)
                 wrong += sum(one.workflow_status != status_of(name, one.lead_id) for one in found)
                 await parrot.quiet.wait()
-            assert session._engine.limits.max_url_bytes == 4000
+            assert session._core.limits.max_url_bytes == 4000
     finally:
         if lent is not None:
             await lent.close()

@@ -19,10 +19,9 @@ from leadstatus_async import (
     RetryPolicy,
     events,
 )
-from leadstatus_async._calls.get import PendingGets, _Waiter
 from leadstatus_async._engine.transport import Received
 from leadstatus_async.limiter import TokenBucketLimiter
-from leadstatus_async.testing import Fault
+from leadstatus_async.testing import FakeLeadStatusServer, Fault
 from tests.conftest import KEY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -32,14 +31,14 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, monkeypatch, body):
     """The answer comes in the very turn in which its call ends."""
     session = make_session()
-    engine = session._engine
+    core = session._core.enter()
 
     async def send(_target):
-        for call in list(engine.calls):
-            call.end()
+        for job in list(core.dispatcher.jobs):
+            core.dispatcher.drop(job)
         return Received(200, {}, body)
 
-    monkeypatch.setattr(engine.transport, "send", send)
+    monkeypatch.setattr(core.transport, "send", send)
     await session.campaign("a", "c").get_many(["x"])
     assert session.stats.in_flight == 0
 
@@ -79,43 +78,18 @@ async def test_a_large_error_page_is_read_to_its_end(server, make_session):
     assert [request.connection for request in server.requests] == [1, 1]
 
 
-async def test_what_waits_twice_is_told_once(make_session):
-    """A waiter that has its answer takes no second one, nor a crash after it."""
-    session = make_session()
-    campaign = session.campaign("a", "c")
-    engine = session._engine.enter()
-    waiter = _Waiter("x", PendingGets(engine, campaign._endpoint))
-    waiter.crash(KeyError("first"))
-    waiter.crash(KeyError("second"))
-    waiter.settle(await campaign.get("x"))
-    with pytest.raises(KeyError, match="first"):
-        await waiter.future
-
-
-async def test_a_call_that_is_over_crashes_no_more(server, make_session):
-    """A bug after the end is nobody's error any more."""
-    session = make_session()
-    calls = []
-    session._engine.begin, real = lambda call: (calls.append(call), real(call)), session._engine.begin
-    await session.campaign("a", "c").get_many(["x"])
-    calls[0].crash(KeyError("late"))
-    calls[0].trim()
-    calls[0].turn_away(DeadlineExceededError("late"))
-    assert calls[0].done.exception() is None
-
-
 async def test_closing_while_probes_wait_cancels_their_timer(server, make_session):
     """An outage whose next probe is due later leaves no timer behind."""
     session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=30, max_delay=30))
     campaign = session.campaign("a", "c")
     server.fault("500", times=None)
     job = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(30)], on_error="collect"))
-    while session._engine.permits._alarm is None:
+    while session._core.enter().dispatcher._alarm is None:
         await asyncio.sleep(0.001)
     await session.aclose()
     with pytest.raises(Exception, match="closed"):
         await job
-    assert session._engine.permits._alarm.cancelled()
+    assert session._core.idle
 
 
 async def test_a_get_beside_a_bulk_in_another_context(server, make_session):
@@ -155,21 +129,21 @@ async def test_a_call_that_ends_between_permit_and_sending_leaves_nothing(server
     """A permit granted across contexts belongs to the call from the grant on, and dies with it."""
     session = make_session(concurrency=2, chunk_size=1)
     campaign = session.campaign("a", "c")
-    permits = session._engine.permits
-    start, calls = permits._start, {}
+    dispatcher = session._core.enter().dispatcher
+    spawn, calls = dispatcher._spawn, {}
 
     def ends_at_once(context, granted=None):
-        worker = start(context, granted)
-        if granted is not None and granted[0].ledger.lead_ids[0].startswith("b"):
+        worker = spawn(context, granted)
+        if granted is not None and granted[1].ids[0].startswith("b"):
             calls["b"].cancel()
         return worker
 
-    monkeypatch.setattr(permits, "_start", ends_at_once)
+    monkeypatch.setattr(dispatcher, "_spawn", ends_at_once)
     calls["a"] = asyncio.create_task(campaign.get_many([f"a{number}" for number in range(30)]))
     calls["b"] = asyncio.create_task(campaign.get_many([f"b{number}" for number in range(30)]))
     await asyncio.wait(calls.values())
     assert session.stats.in_flight == 0
-    assert not permits._workers
+    assert session._core.idle
     assert len(calls["a"].result()) == 30
 
 
@@ -233,10 +207,10 @@ async def test_gets_that_wait_when_the_pause_comes_are_told_at_once(server, make
     await server.wait_for_requests(1)
     waiting = asyncio.create_task(campaign.get("second", deadline=10))
     patient = asyncio.create_task(campaign.get("third"))
-    while not session._engine.pending:
+    while not session._core.pending:
         await asyncio.sleep(0)
     server.release()
-    with pytest.raises(DeadlineExceededError, match="any more") as caught:
+    with pytest.raises(DeadlineExceededError, match="too short") as caught:
         await waiting
     assert caught.value.needed > 20
     for task in (first, patient):
@@ -316,7 +290,7 @@ async def test_the_key_is_in_no_frame_of_a_cancelled_worker(server, make_session
     session = make_session()
     call = asyncio.create_task(session.campaign("a", "c").get_many(["x"], on_error="collect"))
     await server.wait_for_requests(1)
-    (worker,) = session._engine.permits._workers
+    (worker,) = session._core.dispatcher._workers
     worker.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await worker
@@ -364,7 +338,7 @@ async def test_an_outage_nobody_waits_in_has_no_clock(server, make_session):
         await asyncio.sleep(0.001)
     call.cancel()
     await asyncio.wait([call])
-    assert session._engine.attempts._alarm is None
+    assert session._core.dispatcher._alarm is None
     await session.aclose()
     assert type(seen[-1]).__name__ == "OutageEnded"
 
@@ -377,43 +351,10 @@ async def test_closing_while_a_long_list_is_read(make_session):
     call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{n}" for n in range(20_000)]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await session._engine.aclose(0.0)
+    await session._core.aclose(0.0)
     with pytest.raises(SessionClosedError) as caught:
         await call
     assert len(caught.value.result) == 20_000
-
-
-async def test_pieces_by_hand(server, make_session):
-    """States that only rare timings reach, made by hand."""
-    from leadstatus_async import ServerError
-
-    session = make_session(rate_limit=RateLimit(1))
-    campaign = session.campaign("a", "c")
-    engine = session._engine.enter()
-    assert PendingGets(engine, campaign._endpoint).take() is None
-
-    session.limiter.pause(5, "test")
-    waiting = asyncio.create_task(campaign.get("x"))
-    while not engine.pending:
-        await asyncio.sleep(0)
-    engine.turn_gets_away(ServerError(500))
-    with pytest.raises(ServerError):
-        await waiting
-
-    other = make_session()
-    server.hold()
-    sent = asyncio.create_task(other.campaign("a", "c").get("y"))
-    await server.wait_for_requests(1)
-    other._engine.turn_gets_away(ServerError(500))
-    server.release()
-    assert (await sent).ok, "what is in flight may still succeed"
-
-    stream = make_session().campaign("a", "c").stream(["x"])
-    assert (await anext(stream)).ok
-    await stream.aclose()
-    stream._flow.stopped(ServerError(500))
-    with pytest.raises(StopAsyncIteration):
-        await anext(stream)
 
 
 async def test_a_source_that_breaks_while_the_stream_ends(server, make_session):
@@ -426,9 +367,10 @@ async def test_a_source_that_breaks_while_the_stream_ends(server, make_session):
 
     server.fault("401", times=None)
     campaign = make_session(chunk_size=2).campaign("a", "c")
-    with pytest.raises(AuthenticationError):
-        async for _ in campaign.stream(source(), max_buffered=2):
-            pass
+    for on_error in ("raise", "collect"):
+        with pytest.raises(AuthenticationError):
+            async for _ in campaign.stream(source(), max_buffered=2, on_error=on_error):
+                pass
 
 
 async def test_a_learned_rate_is_forgotten_at_the_configured_one():
@@ -534,6 +476,46 @@ async def test_a_limiter_that_breaks_in_mid_call_loses_nothing(server, make_sess
     assert [outcome.ok for outcome in result[:3]] == [True] * 3
     assert {type(failure.error) for failure in result.failures} == {LimiterError}
     assert isinstance(result.failures[0].error.__cause__, ValueError)
+
+
+async def test_a_limiter_that_loses_its_clock_in_mid_call(server, make_session):
+    """It is asked again when a pause comes, and the deadline may have to be told: a `LimiterError` then."""
+
+    class Stopping(TokenBucketLimiter):
+        def wait_time(self, ahead=0):
+            if self.state.paused_for:
+                raise ValueError("mine")
+            return super().wait_time(ahead)
+
+    server.fault("429", times=None)
+    session = make_session(rate_limit=Stopping(RateLimit(100)), chunk_size=1, concurrency=1)
+    result = await session.campaign("a", "c").get_many(["x", "y"], deadline=5, on_error="collect")
+    assert {type(failure.error) for failure in result.failures} == {LimiterError}
+    assert isinstance(result[0].error.__cause__, ValueError)
+    assert server.count == 1
+
+
+@pytest.mark.parametrize("where", ["on_event", "progress"])
+def test_an_interrupt_in_a_callback_ends_the_loop_and_hangs_nobody(where):
+    """SystemExit is for the process, and not for us to catch; nor do we wait for what it has ended."""
+    told = []
+
+    def leave(what):
+        told.append(what)
+        if len(told) == 1:
+            raise SystemExit(7)
+
+    async def main():
+        async with FakeLeadStatusServer() as server:
+            options = {"on_event": leave} if where == "on_event" else {}
+            session = LeadStatusSession(KEY, base_url=server.url, rate_limit=None, **options)
+            async with session, asyncio.timeout(10):
+                options = {"progress": leave} if where == "progress" else {}
+                await session.campaign("a", "c").get_many(["x"], **options)
+
+    with pytest.raises(SystemExit) as caught:
+        asyncio.run(main())
+    assert caught.value.code == 7
 
 
 async def test_a_limiter_that_cannot_tell_the_time_is_named(make_session):

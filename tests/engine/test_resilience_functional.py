@@ -311,6 +311,5 @@ async def test_days_of_use_leave_nothing_behind():
             assert after[0][name] <= before[0][name] + 2, name
         assert after[1] <= before[1] + 16, "the server's connections aside"
         assert server.connections <= max(16, open_before)
-        assert not session._engine.calls
-        assert not session._engine.pending
+        assert session._core.idle
         await session.aclose()

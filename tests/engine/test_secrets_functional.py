@@ -144,7 +144,7 @@ def test_an_interrupt_inside_aiohttp_leaves_no_frame_with_the_key(monkeypatch, k
         monkeypatch.setattr(aiohttp.ClientRequest, "send", send)
         async with FakeLeadStatusServer() as server:
             session = LeadStatusSession(KEY, base_url=server.url)
-            engine = session._engine.enter()
+            engine = session._core.enter()
             try:
                 await engine.transport.send("/v1/x")
             except BaseException as caught:

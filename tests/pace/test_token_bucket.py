@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from leadstatus_async import RateLimit, RateLimitError, SessionLoopError, limiter
 from leadstatus_async._pace.bucket import Bucket, sizes
-from leadstatus_async.limiter import Limiter, TokenBucketLimiter, seconds_until
+from leadstatus_async.limiter import Limiter, TokenBucketLimiter
 from tests.virtual_time import lateness, run
 
 
@@ -720,26 +720,6 @@ def test_it_is_a_limiter_and_says_what_it_is():
         await limiter.acquire()
 
     run(main)
-
-
-def test_a_foreign_limiter_is_asked_by_its_rate():
-    """Only the protocol is known of it: its wait, and the rate for those ahead."""
-
-    class Foreign(TokenBucketLimiter):
-        pass
-
-    class Lent:
-        state = TokenBucketLimiter(RateLimit(4)).state
-
-        def wait_time(self):
-            return 3.0
-
-    class Unlimited(Lent):
-        state = TokenBucketLimiter(None).state
-
-    assert seconds_until(Lent(), 2) == 3.5
-    assert seconds_until(Unlimited(), 2) == 3.0
-    assert seconds_until(Foreign(RateLimit(4)), 0) == 0.0
 
 
 def test_the_pieces_of_aiolimiter_that_we_use_are_there():

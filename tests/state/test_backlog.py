@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leadstatus_async._state.backlog import REFUSALS_WITHOUT_A_ROW, Ledger
+from leadstatus_async._state.backlog import REFUSALS_WITHOUT_A_ROW, Backlog
 from leadstatus_async._steps.chunk import Limits, endpoint
 from leadstatus_async._steps.decipher import BadRow, Failure, Rows, Sort
 from leadstatus_async._steps.merge import Merged, merge
@@ -22,11 +22,12 @@ from leadstatus_async.errors import (
     ResponseDecodeError,
     ServerError,
 )
-from leadstatus_async.models import LeadStatus, WorkflowStatus
+from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from leadstatus_async._state.backlog import Leads
     from leadstatus_async._state.request import Request
 
 WHERE = endpoint("", "acc", "cam", "comma")
@@ -44,17 +45,83 @@ def size(count: int) -> int:
     return PREFIX + 5 * count - 1
 
 
-def open_ledger(
-    count: int, chunk_size: int = 100, max_url_bytes: int = 4000, **more
-) -> tuple[Ledger, Limits]:
+class Ledger:
+    """A backlog, and the outcomes of its leads, entered as a job does.
+
+    Attributes:
+        lead_ids: by position.
+        outcomes: as many; None while open.
+    """
+
+    def __init__(self, lead_ids: Sequence[str], limits: Limits, now: float = 0.0) -> None:
+        self.backlog = Backlog(WHERE, limits)
+        self.backlog.add(list(lead_ids), now)
+        self.lead_ids = lead_ids
+        self.outcomes: list[LeadStatus | LeadFailure | None] = [None] * len(lead_ids)
+
+    def __getattr__(self, name: str) -> Any:
+        """Ask the backlog."""
+        return getattr(self.backlog, name)
+
+    @property
+    def failed(self) -> int:
+        """How many leads have failed."""
+        return sum(outcome is not None and not outcome.ok for outcome in self.outcomes)
+
+    def retry(self, chunk: Request, *, first: bool = False) -> None:
+        """Send a chunk again."""
+        self.backlog.returned(chunk)
+        self.backlog.again(chunk, first=first)
+
+    def rest(self, chunk: Request) -> None:
+        """Let a chunk back off."""
+        self.backlog.returned(chunk)
+        self.backlog.back_off(chunk)
+
+    def answered(self, chunk: Request, merged: Merged) -> None:
+        """Enter the outcomes of a chunk."""
+        self.backlog.returned(chunk)
+        self.outcomes[chunk.start : chunk.start + len(chunk)] = merged.outcomes
+        self.backlog.answered(chunk, rows=merged.failed < len(chunk))
+
+    def fail(self, chunk: Request, error: LeadStatusError) -> None:
+        """Fail a chunk."""
+        self.backlog.returned(chunk)
+        self.backlog.failed(chunk)
+        self._enter(error, [(chunk.start, chunk.ids)])
+
+    def rejected(self, chunk: Request, failure: Failure) -> None:
+        """Take it that a chunk was refused."""
+        self.backlog.returned(chunk)
+        if self.backlog.refused(chunk, failure):
+            self._enter(failure.error, [(chunk.start, chunk.ids)])
+
+    def fail_rest(self, error: LeadStatusError, spare: Sequence[Request] = ()) -> None:
+        """Fail everything but what is on its way."""
+        for chunk in [chunk for chunk in self.backlog.in_flight if chunk not in spare]:
+            self.rest(chunk)
+        self._enter(error, self.backlog.drain(in_flight=False))
+
+    def fail_beyond(self, requests: int, error: LeadStatusError) -> None:
+        """Fail what the next so many requests do not reach."""
+        self._enter(error, self.backlog.drain_beyond(requests))
+
+    def _enter(self, error: LeadStatusError, leads: Sequence[Leads]) -> None:
+        error.lead_ids = tuple(lead_id for _, ids in leads for lead_id in ids)
+        for start, ids in leads:
+            self.outcomes[start : start + len(ids)] = [LeadFailure(lead_id, error) for lead_id in ids]
+
+
+def open_ledger(count: int, chunk_size: int = 100, max_url_bytes: int = 4000) -> tuple[Ledger, Limits]:
     """Return a ledger of `count` leads and the session's limits it goes by."""
     limits = Limits(chunk_size, max_url_bytes)
-    return Ledger(names(count), WHERE, limits, 0.0, **more), limits
+    return Ledger(names(count), limits), limits
 
 
 def asked(ledger: Ledger, chunk: Request) -> Sequence[str]:
     """Return the IDs of a chunk."""
-    return ledger.lead_ids[chunk.start : chunk.stop]
+    assert chunk.ids == ledger.lead_ids[chunk.start : chunk.start + len(chunk)]
+    return chunk.ids
 
 
 def answer(ledger: Ledger, chunk: Request) -> None:
@@ -75,7 +142,7 @@ def refuse(ledger: Ledger, chunk: Request, sort: Sort = TOO_MANY) -> None:
     ledger.rejected(chunk, refusal(sort))
 
 
-def take(ledger: Ledger) -> Request:
+def take(ledger: Ledger | Backlog) -> Request:
     """Take a chunk that must be there."""
     chunk = ledger.take()
     assert chunk is not None
@@ -84,7 +151,7 @@ def take(ledger: Ledger) -> Request:
 
 def spans(chunks: Sequence[Request]) -> list[tuple[int, int]]:
     """Return where chunks begin and end."""
-    return [(chunk.start, chunk.stop) for chunk in chunks]
+    return [(chunk.start, chunk.start + len(chunk)) for chunk in chunks]
 
 
 def oks(ledger: Ledger) -> list[bool | None]:
@@ -213,6 +280,7 @@ def mishaps(driver: Driver, chunk: Request) -> bool:
             driver.ledger.fail(chunk, ServerError(500))
         case 1 | 2:
             driver.resting.append(chunk)
+            driver.ledger.rest(chunk)
         case 3 | 4:
             driver.ledger.retry(chunk)
         case 5:
@@ -264,26 +332,11 @@ def test_no_lead_is_lost_in_any_mishap(server, shape, dice):
     assert limits.chunk_size == chunk_size or server.max_count / 2 <= limits.chunk_size <= server.max_count
 
 
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=40), servers, dice_)
-def test_positions_are_counted_as_the_caller_counts(weights, server, dice):
-    """Done and failed positions include the duplicates that each ID stands for."""
-    ledger, limits = open_ledger(len(weights), 7, weights=weights)
-
-    class Counting(Driver):
-        def check(self) -> None:
-            super().check()
-            both = list(zip(weights, oks(ledger), strict=True))
-            assert ledger.positions_done == sum(weight for weight, ok in both if ok is not None)
-            assert ledger.positions_failed == sum(weight for weight, ok in both if ok is False)
-
-    Counting(ledger, limits, server, dice, 3).run(mishaps)
-
-
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("max_count", [99, 50, 33, 10, 1])
 def test_lower_count_costs_a_lesson_not_one_per_chunk(max_count, seed):
     """30,000 leads, 16 at a time, against a lower count: a handful of splits and no failure."""
-    ledger = Ledger([f"{number:05d}" for number in range(30_000)], WHERE, limits := Limits(100, 4000), 0.0)
+    ledger = Ledger([f"{number:05d}" for number in range(30_000)], limits := Limits(100, 4000))
     driver = Driver(ledger, limits, Server(max_count), random.Random(seed), 16)
     driver.check = lambda: None  # 30,000 leads at each step are too many
     driver.run()
@@ -296,7 +349,7 @@ def test_lower_count_costs_a_lesson_not_one_per_chunk(max_count, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_shorter_urls_cost_a_lesson_not_one_per_chunk(seed):
     """30,000 leads against a server of 500 bytes: a split for each halving, and no failure."""
-    ledger = Ledger([f"{number:024d}" for number in range(30_000)], WHERE, limits := Limits(100, 4000), 0.0)
+    ledger = Ledger([f"{number:024d}" for number in range(30_000)], limits := Limits(100, 4000))
     driver = Driver(ledger, limits, Server(max_bytes=500), random.Random(seed), 16)
     driver.check = lambda: None
     driver.run()
@@ -310,7 +363,7 @@ def test_bad_ids_cost_their_own_path_only(seed):
     dice = random.Random(seed)
     lead_ids = [f"{number:05d}" for number in range(30_000)]
     bad = dice.sample(lead_ids, 10)
-    ledger = Ledger(lead_ids, WHERE, limits := Limits(100, 4000), 0.0)
+    ledger = Ledger(lead_ids, limits := Limits(100, 4000))
     driver = Driver(ledger, limits, Server(bad=bad), dice, 16)
     driver.check = lambda: None
     driver.run()
@@ -328,7 +381,7 @@ def test_nothing_to_ask():
 def test_fresh_chunks_are_planned_when_taken():
     """Each chunk goes by the limits of its moment, in order, and was ready from the start."""
     limits = Limits(4, 4000)
-    ledger = Ledger(names(9), WHERE, limits, 7.5)
+    ledger = Ledger(names(9), limits, 7.5)
     first = take(ledger)
     limits.chunk_size = 2
     rest = [take(ledger), take(ledger), take(ledger)]
@@ -580,10 +633,7 @@ def test_refused_single_lead(sort):
     """A refused single ID is that lead's failure and teaches nothing; the others are answered."""
     ledger, limits = open_ledger(3, 1)
     chunk = take(ledger)
-    chunk.attempts, chunk.waited = 2, 1.5
     refuse(ledger, chunk, sort)
-    error = ledger.outcomes[0].error
-    assert (error.lead_ids, error.attempts, error.waited) == (("0000",), 2, 1.5)
     assert (limits.chunk_size, limits.max_url_bytes, ledger.splits) == (1, 4000, 0)
     answer(ledger, take(ledger))
     answer(ledger, take(ledger))
@@ -653,24 +703,12 @@ def test_answer_without_a_row_is_none():
 
 def test_answer_with_failures():
     """Missing and malformed rows are failures of their leads; the rest of the answer stands."""
-    ledger, _ = open_ledger(3, weights=[1, 2, 4])
+    ledger, _ = open_ledger(3)
     rows = [LeadStatus("0000", WorkflowStatus.PENDING), BadRow("0001", ResponseDecodeError("bad"))]
     chunk = take(ledger)
     ledger.answered(chunk, merge(asked(ledger, chunk), Rows(rows)))
     assert oks(ledger) == [True, False, False]
-    assert (ledger.open, ledger.failed, ledger.positions_done, ledger.positions_failed) == (0, 2, 7, 6)
-
-
-def test_failed_chunk():
-    """A failed chunk's error carries its leads, attempts and waiting, and is each lead's outcome."""
-    ledger, _ = open_ledger(4, 2)
-    chunk = take(ledger)
-    chunk.attempts, chunk.waited = 5, 12.5
-    error = ServerError(500)
-    ledger.fail(chunk, error)
-    assert [outcome.error for outcome in ledger.outcomes[:2]] == [error, error]
-    assert (error.lead_ids, error.attempts, error.waited) == (("0000", "0001"), 5, 12.5)
-    assert oks(ledger) == [False, False, None, None]
+    assert (ledger.open, ledger.failed) == (0, 2)
 
 
 def test_rest_fails_but_for_what_is_spared():
@@ -748,13 +786,13 @@ def test_halves_shrink_with_the_limits():
 def test_shared_limits_reach_other_calls():
     """What one call learns, a later and a concurrent call of the session go by."""
     limits = Limits(100, 4000)
-    one, other = (Ledger(names(300), WHERE, limits, 0.0) for _ in range(2))
+    one, other = (Ledger(names(300), limits) for _ in range(2))
     chunk, stale = take(one), take(other)
     refuse(one, chunk, TOO_LONG)
     refuse(other, stale, TOO_LONG)
     assert (one.splits, other.splits) == (1, 0)
     assert len(take(other).target) <= limits.max_url_bytes == size(100) // 2
-    assert len(take(Ledger(names(300), WHERE, limits, 0.0)).target) <= limits.max_url_bytes
+    assert len(take(Ledger(names(300), limits)).target) <= limits.max_url_bytes
 
 
 def test_merged_is_taken_as_it_is():
@@ -767,16 +805,110 @@ def test_merged_is_taken_as_it_is():
 
 def test_fail_beyond_keeps_what_the_next_requests_reach():
     """With leads in several ranges, those within reach stay and the others fail at once (b11)."""
-    limits = Limits(10, 4000)
-    ledger = Ledger([f"x{number}" for number in range(25)], endpoint("", "a", "c", "comma"), limits, 0.0)
-    chunk = ledger.take()
+    ledger, limits = open_ledger(25, 10)
+    chunk = take(ledger)
     limits.chunk_size = 5
-    ledger.retry(chunk)
-    ledger._replan(ledger._again.popleft())
+    refuse(ledger, chunk)  # stale: its leads are planned anew
     assert ledger.requests_left == 5
     error = DeadlineExceededError("late")
     ledger.fail_beyond(3, error)
-    assert error.lead_ids == tuple(f"x{number}" for number in range(15, 25))
-    assert [outcome is None for outcome in ledger.outcomes] == [True] * 15 + [False] * 10
+    assert error.lead_ids == tuple(names(25)[15:])
+    assert oks(ledger) == [None] * 15 + [False] * 10
+    assert (ledger.open, ledger.requests_left) == (15, 3)
     ledger.fail_beyond(0, DeadlineExceededError("late"))
-    assert ledger.requests_left == 0
+    assert (ledger.open, ledger.requests_left) == (0, 0)
+
+
+def grown(*blocks: int, chunk_size: int = 4, max_url_bytes: int = 4000) -> Backlog:
+    """Return a growing backlog to which blocks of so many leads were added, each a second after the other."""
+    backlog = Backlog(WHERE, Limits(chunk_size, max_url_bytes), growing=True)
+    lead_ids = iter(names(sum(blocks)))
+    for second, count in enumerate(blocks):
+        added = [next(lead_ids) for _ in range(count)]
+        assert backlog.add(added, float(second)) == sum(blocks[:second])
+    return backlog
+
+
+@pytest.mark.parametrize(
+    ("blocks", "spans_"),
+    [
+        ((4, 4), [(0, 4), (4, 8)]),
+        ((3, 4, 2), [(0, 4), (4, 8), (8, 9)]),
+        ((1, 1, 1, 1, 1), [(0, 4), (4, 5)]),
+        ((0, 2, 0, 9), [(0, 4), (4, 8), (8, 11)]),
+    ],
+    ids=["even", "uneven", "one by one", "empty"],
+)
+def test_requests_reach_across_blocks(blocks, spans_):
+    """Leads added apart travel together, in their order, since neighbours are neighbours."""
+    backlog = grown(*blocks)
+    requests = [take(backlog) for _ in spans_]
+    assert spans(requests) == spans_
+    assert [request.ids for request in requests] == [names(sum(blocks))[a:b] for a, b in spans_]
+    assert all(request.target == WHERE.target(request.ids) for request in requests)
+    assert backlog.take() is None
+
+
+def test_leads_wait_since_they_were_added():
+    """A request is ready since its first lead was."""
+    backlog = grown(4, 2, 2, 1)
+    assert [take(backlog).ready_at for _ in range(3)] == [0.0, 1.0, 3.0]
+
+
+def test_bytes_bound_requests_across_blocks():
+    """What a block has left over when its request is full goes out with the next block's."""
+    backlog = grown(4, 4, max_url_bytes=size(3))
+    assert spans([take(backlog) for _ in range(3)]) == [(0, 3), (3, 6), (6, 8)]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "filling", "out", "sendable"),
+    [
+        (0, False, None, False),
+        (1, False, "in flight", True),
+        (1, True, None, True),
+        (1, True, "in flight", False),
+        (1, True, "backing off", False),
+        (1, True, "again", True),  # the request that is to go again goes, alone
+        (4, True, "in flight", True),
+    ],
+)
+def test_a_partly_filled_request_waits_for_more(fresh, filling, out, sendable):
+    """Where more comes at once, and something is on its way already; a full one never waits."""
+    backlog = grown(4) if out else grown()
+    if out:
+        request = take(backlog)
+        if out != "in flight":
+            backlog.returned(request)
+            (backlog.again if out == "again" else backlog.back_off)(request)
+    backlog.add([f"more{number}" for number in range(fresh)], 9.0)
+    backlog.filling = filling
+    assert backlog.sendable is sendable
+    taken = backlog.take()
+    assert (taken is not None) is sendable
+    assert out != "again" or taken.start == 0
+
+
+def test_a_growing_backlog_is_not_done_before_it_ends():
+    """All leads have outcomes, and more may come."""
+    backlog = grown(2)
+    request = take(backlog)
+    assert backlog.returned(request)
+    assert not backlog.returned(request), "once"
+    backlog.answered(request, rows=True)
+    assert (backlog.size, backlog.open, backlog.done) == (2, 0, False)
+    backlog.growing = False
+    assert backlog.done
+
+
+def test_about_how_many_requests_could_go():
+    """Full and partly filled ones, retries and halves."""
+    backlog = grown(9)
+    assert backlog.requests == 3
+    first, second = take(backlog), take(backlog)
+    assert backlog.requests == 1
+    backlog.returned(first)
+    backlog.again(first)
+    backlog.returned(second)
+    backlog.refused(second, refusal(TOO_MANY))
+    assert backlog.requests == 4

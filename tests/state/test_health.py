@@ -40,7 +40,7 @@ class Story:
         self.now = 100.0
 
     def request(self):
-        return Request(0, 1, self.now)
+        return Request(0, ["x"], self.now)
 
     def send(self, request, took=0.1):
         """Let a request depart, and time pass."""
@@ -341,7 +341,7 @@ def test_what_nobody_waits_for_is_noted_all_the_same():
     assert story.health.stopped_for(story.now) > 0
     assert Story().fails(THROTTLED, wanted=False).pause > 0
     last = story.request()
-    last.last = True
+    last.final_attempt = True
     assert story.fails(DOWN, last).then == Fail(), "what else waited has been given up"
 
 

@@ -1,0 +1,27 @@
+"""What is too short, and what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from leadstatus_async._state.deadline import Deadline
+from leadstatus_async.errors import DeadlineExceededError
+
+
+@pytest.mark.parametrize(("now", "needed", "short"), [(10, 2, False), (10, 2.1, True), (11.5, 1, True)])
+def test_too_short(now, needed, short):
+    """What takes exactly as long as there is left is in time; the error says how long it would take."""
+    error = Deadline(2, 12).too_short(now, needed)
+    assert (error is not None) is short
+    if error is not None:
+        assert isinstance(error, DeadlineExceededError)
+        assert error.needed == needed
+        assert "deadline=2 s is too short: at the present rate" in str(error)
+        assert f"{needed:.1f} s from now" in str(error)
+
+
+def test_passed():
+    """It says how many were left without an answer."""
+    error = Deadline(0.25, 12).passed(3, 10)
+    assert "deadline of 0.25 s passed with 3 of 10 leads unanswered" in str(error)
+    assert error.needed is None

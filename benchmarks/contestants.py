@@ -12,7 +12,7 @@ import random
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 SEED = 20260101
 TARGET = "/v1/accounts/acc/campaigns/camp/lead-status"
@@ -51,6 +51,198 @@ async def ours(port: int, size: int, rate: float | None = None) -> dict[str, flo
         used = cpu() - before
     assert [status.lead_id for status in result] == asked
     return {"us_per_lead": used / size * 1e6}
+
+
+class Floor:
+    """The least that aiohttp and msgspec can do it with: what everything else is compared to.
+
+    One session with preset headers, without limit, cookies and time-outs; URLs that are encoded already; one
+    typed decoder; rows placed by slice. No retry, no pace, no checks.
+    """
+
+    def __init__(self, port: int) -> None:
+        import aiohttp
+        import msgspec
+        from yarl import URL
+
+        from leadstatus_async.models import LeadStatus
+
+        class Data(msgspec.Struct):
+            items: list[LeadStatus]
+
+        class Answer(msgspec.Struct):
+            data: Data
+
+        self._decode = msgspec.json.Decoder(Answer).decode
+        self._url = URL
+        self._prefix = f"http://127.0.0.1:{port}{TARGET}?leadIds="
+        self._client = aiohttp.ClientSession(
+            headers={"Authorization": "Bearer sk"},
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def fetch(self, chunk: list[str]) -> list[Any]:
+        """Ask for a chunk; return its rows."""
+        url = self._url(self._prefix + ",".join(chunk), encoded=True)
+        async with self._client.get(url) as response:
+            return self._decode(await response.read()).data.items
+
+    async def workers(self, asked: list[str], take: Any, width: int = 16) -> None:
+        """Ask for all, `width` chunks at a time over one iterator; `take(at, rows)` has the rows."""
+        starts = iter(range(0, len(asked), 100))
+
+        async def worker() -> None:
+            for at in starts:
+                take(at, await self.fetch(asked[at : at + 100]))
+
+        await asyncio.gather(*(worker() for _ in range(width)))
+
+    async def all_of(self, asked: list[str]) -> list[Any]:
+        """Return the rows of all."""
+        rows: list[Any] = [None] * len(asked)
+
+        def place(at: int, part: list[Any]) -> None:
+            rows[at : at + len(part)] = part
+
+        await self.workers(asked, place)
+        return rows
+
+
+async def floor(port: int, size: int) -> dict[str, float]:
+    """The least there can be."""
+    async with Floor(port) as client:
+        await client.all_of(lead_ids(1600))
+        asked = lead_ids(size)
+        before = cpu()
+        rows = await client.all_of(asked)
+        used = cpu() - before
+    assert [row.lead_id for row in rows] == asked
+    return {"us_per_lead": used / size * 1e6}
+
+
+async def ours_stream(port: int, size: int, *, ordered: bool = True) -> dict[str, float]:
+    """Use `stream`, from a generator."""
+    async with session(port, rate_limit=None) as opened:
+        campaign = opened.campaign("acc", "camp")
+        await campaign.get_many(lead_ids(1600))
+        asked = lead_ids(size)
+        before = cpu()
+        got = [status async for status in campaign.stream((one for one in asked), ordered=ordered)]
+        used = cpu() - before
+    ids = [status.lead_id for status in got]
+    assert ids == asked if ordered else sorted(ids) == sorted(asked)
+    return {"us_per_lead": used / size * 1e6}
+
+
+async def ours_gets(port: int, size: int) -> dict[str, float]:
+    """Gather single gets."""
+    async with session(port, rate_limit=None) as opened:
+        campaign = opened.campaign("acc", "camp")
+        await campaign.get_many(lead_ids(1600))
+        asked = lead_ids(size)
+        before = cpu()
+        got = await asyncio.gather(*(campaign.get(lead_id) for lead_id in asked))
+        used = cpu() - before
+    assert [status.lead_id for status in got] == asked
+    return {"us_per_lead": used / size * 1e6}
+
+
+async def bare_futures(port: int, size: int) -> dict[str, float]:
+    """Gather as many coroutines that each wait for a future, which the floor's workers set."""
+    async with Floor(port) as client:
+        await client.all_of(lead_ids(1600))
+        asked = lead_ids(size)
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[Any]] = []
+
+        async def one() -> Any:
+            future = loop.create_future()
+            waiting.append(future)
+            return await future
+
+        def place(at: int, rows: list[Any]) -> None:
+            for future, row in zip(waiting[at : at + 100], rows, strict=True):
+                future.set_result(row)
+
+        before = cpu()
+        waiters = asyncio.gather(*(one() for _ in asked))
+        await asyncio.sleep(0)
+        await client.workers(asked, place)
+        got = await waiters
+        used = cpu() - before
+    assert [status.lead_id for status in got] == asked
+    return {"us_per_lead": used / size * 1e6}
+
+
+async def longest_stall(work: Any) -> tuple[float, Any]:
+    """Run `work`; return the longest time for which a task that wants each turn had none, and its result."""
+    worst, running = 0.0, True
+
+    async def watch() -> None:
+        nonlocal worst
+        last = time.perf_counter()
+        while running:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            worst, last = max(worst, now - last), now
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    try:
+        return_value = await work
+    finally:
+        running = False
+        await watcher
+    return worst, return_value
+
+
+async def cancelled_gets(port: int, size: int) -> dict[str, float]:
+    """Cancel gets that wait for a permit, one by one, in one go."""
+    from leadstatus_async import RateLimit
+
+    async with session(port, rate_limit=RateLimit(0.01)) as opened:
+        campaign = opened.campaign("acc", "camp")
+        await campaign.get("warm")
+        waiters = [asyncio.create_task(campaign.get(lead_id)) for lead_id in lead_ids(size)]
+        await asyncio.sleep(0)
+
+        async def cancel() -> float:
+            before = cpu()
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.wait(waiters)
+            return cpu() - before
+
+        plain = await longest_stall(asyncio.wait([asyncio.create_task(asyncio.sleep(0))]))
+        del plain
+        before = cpu()
+        used = await cancel()
+        assert cpu() >= before
+    return {"us_each": used / size * 1e6}
+
+
+async def cancelled_futures(_port: int, size: int) -> dict[str, float]:
+    """Cancel as many tasks that wait for a bare future."""
+    loop = asyncio.get_running_loop()
+
+    async def one() -> None:
+        await loop.create_future()
+
+    waiters = [asyncio.create_task(one()) for _ in range(size)]
+    await asyncio.sleep(0)
+    before = cpu()
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    return {"us_each": (cpu() - before) / size * 1e6}
 
 
 async def gathered(fetch: Any, size: int, width: int = 16) -> dict[str, float]:
@@ -236,6 +428,13 @@ async def stream_memory(port: int, size: int) -> dict[str, float]:
 
 
 CONTESTANTS = {
+    "floor": floor,
+    "ours-stream": ours_stream,
+    "ours-unordered": lambda port, size: ours_stream(port, size, ordered=False),
+    "ours-gets": ours_gets,
+    "bare-futures": bare_futures,
+    "cancelled-gets": cancelled_gets,
+    "cancelled-futures": cancelled_futures,
     "ours": ours,
     "ours-limiter": lambda port, size: ours(port, size, 1e6),
     "worker-loop": worker_loop,

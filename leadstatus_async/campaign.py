@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from leadstatus_async._calls.get import pending_gets
-from leadstatus_async._calls.get_many import OnError, ask, fold
+from leadstatus_async._calls.get_many import OnError, ask, read
 from leadstatus_async._calls.stream import Reading, StatusStream, iterator_of
 from leadstatus_async._calls.watch import poll, settled
 from leadstatus_async._checks import require_callback, require_number, require_whole
@@ -92,7 +92,7 @@ class Campaign:
         """
         _check_options(on_error, deadline, progress)
         started = self._core.enter().loop.time()
-        folded = await fold(lead_ids, self._room, collect=on_error == "collect")
+        folded = await read(lead_ids, self._room, collect=on_error == "collect")
         return await self._ask(folded, started, on_error, deadline, progress)
 
     async def get(self, lead_id: str, *, deadline: float | None = None) -> LeadStatus:
@@ -266,11 +266,9 @@ class Campaign:
         before = cast("BatchResult[Outcome]", result)
         folded = Folded()
         for position, outcome in enumerate(before):
-            folded.positions.append(outcome.lead_id)
             if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
                 folded.settled[position] = outcome
-            else:
-                folded.asked[outcome.lead_id] = None
+            folded.positions.append(outcome.lead_id)
         return await self._ask(folded, started, on_error, deadline, progress)
 
     def plan(self, lead_ids: Iterable[str]) -> Plan:

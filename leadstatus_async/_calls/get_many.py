@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 OnError = Literal["raise", "collect"]
 
 
-async def fold(lead_ids: Iterable[object], max_id_bytes: int, *, collect: bool) -> Folded:
-    """Check the caller's list and fold its duplicates, block by block so that other tasks go on."""
+async def read(lead_ids: Iterable[object], max_id_bytes: int, *, collect: bool) -> Folded:
+    """Check the caller's list, block by block so that other tasks go on."""
     folded, bad = Folded(), list[BadId]()
     for block in blocks(lead_ids):
         bad += folded.add(block, max_id_bytes=max_id_bytes)
@@ -57,7 +57,9 @@ async def ask(
         deadline: as for `Campaign.get_many`.
         progress: as for `Campaign.get_many`.
     """
-    asked = list(folded.asked)
+    for _ in folded.fold():
+        await asyncio.sleep(0)
+    asked = folded.asked
     outcomes: list[Outcome | None] = [None] * len(asked)
     reporter = progress and Reporter(progress, len(folded.positions), folded.failed, folded.weights)
 

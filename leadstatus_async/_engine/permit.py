@@ -85,6 +85,8 @@ class Dispatcher:
         self._workers: set[Worker] = set()
         self._standing: Worker | None = None  # the one that stands at the limiter
         self._running: dict[Request, tuple[Job, Worker]] = {}  # from the permit to the ruling
+        self._free = False  # a worker is about to stand, if anybody waits: none need be made
+        self._waking: asyncio.Handle | None = None
         self._cut: set[Worker] = set()  # cancelled, and not gone yet
         self._joined = asyncio.Event()
         self._owed = 0  # tokens, for requests that went out without a permit
@@ -248,10 +250,14 @@ class Dispatcher:
 
     def _wake(self) -> None:
         """Let the next in the queue stand for a permit, if there is a slot and no outage."""
-        if not self._queue or self._standing is not None or len(self._workers) >= self._concurrency:
+        if not self._queue or self._standing is not None or self._free:
             return
-        if not self._stopped():
+        if len(self._workers) < self._concurrency and not self._stopped():
             self._standing = self._spawn(next(iter(self._queue)).context)
+
+    def _wake_now(self) -> None:
+        self._waking = None
+        self._wake()
 
     def _spawn(self, context: contextvars.Context, granted: Granted | None = None) -> Worker:
         # Not loop.create_task: an eager task factory would run it before it is known to stand.
@@ -295,7 +301,9 @@ class Dispatcher:
                 self._running[request] = (job, self._spawn(job.context, granted))
                 return
             self._running[request] = (job, me)
-            self._wake()
+            if self._queue and self._waking is None:
+                # Not at once: another worker may be back by then, which need not be made.
+                self._waking = self._loop.call_soon(self._wake_now)
             await self._send(job, request)
             if me.cancelling():  # aiohttp makes a cancellation in the turn of its timeout a TimeoutError
                 return
@@ -363,6 +371,7 @@ class Dispatcher:
         try:
             self._carry_out(self._attempt.depart(job, request))
             ended = await self._attempt.run(job, request)
+            self._free = True
             self._running.pop(request, None)
             if ended.failure is not None and ended.wanted:
                 self._dispose(job, request, ended.failure, ended.ruling, ended.broken)
@@ -376,6 +385,7 @@ class Dispatcher:
             job.backlog.returned(request)
             job.crash(_bare(bug))
         self.go_on(job)
+        self._free = False
 
     # Rulings
 
@@ -418,7 +428,6 @@ class Dispatcher:
                 self.give_up(ruling.give_up_gets, impatient=True)
         if self._health.stopped or self._alarm is not None:
             self._set_alarm()
-        self._wake()
 
     def _trim(self) -> None:
         """Let everything that waits fail now if no permit can come for it before its deadline."""
@@ -457,6 +466,7 @@ class Dispatcher:
     def _ring(self) -> None:
         self._alarm = None
         self._carry_out(self._health.tick(self._loop.time()))
+        self._wake()
 
     def _rest(self) -> None:
         """Let go of what nobody waits for: the place at the limiter, the clock of an outage."""

@@ -27,41 +27,53 @@ class Folded:
     Attributes:
         positions: the ID at each position; the `repr` of what is no str.
         settled: outcomes that are known without asking, by position.
-        asked: the distinct IDs to ask for, in order of first appearance.
+        distinct: the IDs to ask for, in order of first appearance; None if those are all positions.
     """
 
     def __init__(self) -> None:
         self.positions: list[str] = []
         self.settled: dict[int, Outcome] = {}
-        self.asked: dict[str, None] = {}
+        self.distinct: dict[str, None] | None = None
+        self._seen: set[str] = set()
 
     def add(self, block: list[object], *, max_id_bytes: int) -> list[BadId]:
         """Take in a block of the caller's list, and return what of it cannot be asked for."""
         bad = bad_lead_ids(block, first=len(self.positions), room=max_id_bytes)
-        good = block
         if bad:
-            refused = refusals(bad)
-            self.settled |= refused
-            good = [value for at, value in enumerate(block, len(self.positions)) if at not in refused]
+            self.settled |= refusals(bad)
             self.positions += [_shown(value) for value in block]
         else:
             self.positions += cast("list[str]", block)
-        self.asked.update(dict.fromkeys(cast("list[str]", good)))
+            self._seen.update(cast("list[str]", block))
         return bad
 
+    def fold(self) -> Iterator[None]:
+        """Find the distinct IDs, once all is added; yields where others may have their turn."""
+        even = len(self._seen) == len(self.positions) and not self.settled
+        self._seen = set()
+        if even:
+            return
+        self.distinct = {}
+        for first in range(0, len(self.positions), BLOCK):
+            if first:
+                yield
+            block = self.positions[first : first + BLOCK]
+            asked = (lead_id for at, lead_id in enumerate(block, first) if at not in self.settled)
+            self.distinct.update(dict.fromkeys(asked))
+
     @property
-    def uneven(self) -> bool:
-        """Whether any ID stands for several positions, or any position needs no asking."""
-        return len(self.asked) != len(self.positions)
+    def asked(self) -> list[str]:
+        """The distinct IDs to ask for, in order of first appearance."""
+        return self.positions if self.distinct is None else list(self.distinct)
 
     @property
     def weights(self) -> list[int] | None:
         """How many positions each ID asked for stands for; None if one each."""
-        if not self.uneven:
+        if self.distinct is None:
             return None
         unsettled = (lead_id for at, lead_id in enumerate(self.positions) if at not in self.settled)
         counts = Counter(unsettled)
-        return [counts[lead_id] for lead_id in self.asked]
+        return [counts[lead_id] for lead_id in self.distinct]
 
     @property
     def failed(self) -> int:
@@ -71,9 +83,9 @@ class Folded:
     def unfold(self, outcomes: Sequence[Outcome | None]) -> Sequence[Outcome]:
         """Return the outcome of every position, given those of the distinct IDs."""
         found = cast("Sequence[Outcome]", outcomes)
-        if not self.uneven:
+        if self.distinct is None:
             return found
-        by_id = dict(zip(self.asked, found, strict=True))
+        by_id = dict(zip(self.distinct, found, strict=True))
         return [
             self.settled[position] if position in self.settled else by_id[lead_id]
             for position, lead_id in enumerate(self.positions)
@@ -89,7 +101,7 @@ def refusals(bad: Iterable[BadId]) -> dict[int, Outcome]:
 
 
 def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
-    """Read the caller's list block by block.
+    """Read the caller's list block by block; a list or tuple as it is now, whatever becomes of it.
 
     Raises:
         TypeError: it is a str, or no iterable.
@@ -98,7 +110,7 @@ def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
     if isinstance(lead_ids, AsyncIterable):
         raise TypeError("lead_ids is an async iterable; give it to stream(), or collect it into a list first")
     try:
-        source = iter(lead_ids)
+        source = iter(lead_ids[:] if isinstance(lead_ids, list | tuple) else lead_ids)
     except TypeError:
         raise TypeError(f"lead_ids must be an iterable of str, not {type(lead_ids).__name__}") from None
     while block := list(islice(source, BLOCK)):

@@ -17,7 +17,7 @@ from leadstatus_async._engine.observer import Reporter
 from leadstatus_async._state.window import Window
 from leadstatus_async._steps.chunk import plan_chunks
 from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str
-from leadstatus_async._steps.validate import BadId, bad_lead_ids
+from leadstatus_async._steps.validate import BadId, bad_lead_ids, is_plain
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
 from leadstatus_async.results import BatchResult, Plan, Progress
@@ -107,11 +107,18 @@ class Campaign:
             DeadlineExceededError: the deadline passed.
             LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
         """
-        _check_options("raise", deadline, None)
+        if deadline is not None:
+            require_number("deadline", deadline, above=True)
         core = self._core.enter()
-        if bad := bad_lead_ids([lead_id], room=self._room):
+        if not is_plain(lead_id, self._room) and (bad := bad_lead_ids([lead_id], room=self._room)):
             raise InvalidLeadIdError(bad)
-        return await pending_gets(core, self._endpoint).get(lead_id, deadline)
+        gets = pending_gets(core, self._endpoint)
+        waiter = gets.join(lead_id, deadline)
+        try:
+            return await waiter.future
+        except BaseException:
+            await gets.leave(waiter)
+            raise
 
     @overload
     def stream(

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 class _Waiter:
     """One `get` that waits."""
 
-    __slots__ = ("batch", "deadline", "future", "lead_id")
+    __slots__ = ("alarm", "batch", "deadline", "future", "lead_id")
 
-    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus], deadline: Deadline | None) -> None:
+    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus]) -> None:
         self.lead_id = lead_id
         self.future = future
-        self.deadline = deadline
+        self.deadline: Deadline | None = None
+        self.alarm: asyncio.TimerHandle | None = None
         self.batch: _Batch | None = None  # what it travels in; None while it is pending
 
     def settle(self, outcome: LeadStatus | LeadFailure) -> None:
@@ -47,10 +48,14 @@ class _Waiter:
             self.fail(for_caller([outcome], None))
         elif not self.future.done():
             self.future.set_result(outcome)
+            if self.alarm is not None:
+                self.alarm.cancel()
 
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+            if self.alarm is not None:
+                self.alarm.cancel()
 
     def too_late(self, error: DeadlineExceededError) -> None:
         error.lead_ids = (self.lead_id,)
@@ -112,31 +117,36 @@ class Gets:
         self.context = contextvars.Context()  # not that of whoever asks first
         self.waiting: Waiting = {}
 
-    async def get(self, lead_id: str, seconds: float | None) -> LeadStatus:
-        """Wait for the status of one lead; fail at once if no permit can come in time."""
-        core, dispatcher = self.core, self.core.dispatcher
-        deadline = alarm = None
+    def join(self, lead_id: str, seconds: float | None) -> _Waiter:
+        """Begin to wait for the status of one lead: await its `future`, and if that raises, `leave`.
+
+        Raises:
+            DeadlineExceededError: no permit can come in time.
+            LimiterError: the limiter cannot tell.
+        """
+        core = self.core
+        waiter = _Waiter(lead_id, core.loop.create_future())
         if seconds is not None:
             now = core.loop.time()
             deadline = Deadline(seconds, now + seconds)
-            if (error := deadline.too_short(now, dispatcher.seconds_until(1))) is not None:
+            if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
                 error.lead_ids = (lead_id,)
                 raise error
-        waiter = _Waiter(lead_id, core.loop.create_future(), deadline)
-        if deadline is not None:
-            alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
+            waiter.deadline = deadline
+            waiter.alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
         core.pending[self.where.prefix] = self
         self.waiting.setdefault(lead_id, []).append(waiter)
-        dispatcher.offer(self)
-        try:
-            return await waiter.future
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-            self._leave(waiter)
-            if waiter.future.done() and not waiter.future.cancelled():
-                waiter.future.exception()  # cancelled while it came: nobody else will look at it
-            await dispatcher.joined()
+        core.dispatcher.offer(self)
+        return waiter
+
+    async def leave(self, waiter: _Waiter) -> None:
+        """Wait no longer; when the last one of its batch leaves, the request has ended with this."""
+        if waiter.alarm is not None:
+            waiter.alarm.cancel()
+        if waiter.future.done() and not waiter.future.cancelled():
+            waiter.future.exception()  # cancelled while it came: nobody else will look at it
+        self._leave(waiter)
+        await self.core.dispatcher.joined()
 
     def _leave(self, waiter: _Waiter) -> None:
         """Let go of a waiter; with the last one of a batch its request is cancelled."""

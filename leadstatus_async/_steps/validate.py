@@ -39,6 +39,16 @@ def bad_lead_ids(lead_ids: Sequence[object], *, first: int = 0, room: int) -> li
     return [(index, value, wrong) for index, value, wrong in checked if wrong]
 
 
+def is_plain(lead_id: object, room: int) -> bool:
+    """Decide the usual case for one ID, that it is fine: letters and digits, as in ObjectIds, and short."""
+    return (
+        isinstance(lead_id, str)
+        and lead_id.isascii()
+        and lead_id.isalnum()
+        and len(lead_id) * _BYTES_PER_CHARACTER <= room
+    )
+
+
 def checked_path_id(name: str, value: object) -> str:
     """Return a path ID that will not bend the URL.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from leadstatus_async._engine.transport.connections import (
     own_connector,
     sending,
 )
+from leadstatus_async._engine.transport.timeouts import Timeouts
 from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import (
     APIConnectionError,
@@ -103,7 +104,7 @@ class Transport:
         # Waiting for a lent pool is not connecting: only the socket is timed there (a7). Whole-second
         # rounding, which aiohttp does above ceil_threshold (a8), is off.
         connect = {"sock_connect" if self._borrowed else "connect": min(timeout, CONNECT_TIMEOUT)}
-        self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=math.inf, **connect)
+        self._timeout = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf, **connect)
         self.hidden_attempts = 1 if self._borrowed else 0
 
     @property
@@ -118,6 +119,7 @@ class Transport:
             SessionClosedError: the borrowed session is closed.
             SessionLoopError: the borrowed session belongs to another event loop.
         """
+        self._timeouts = Timeouts(self._seconds)
         if self._session is None:
             self._session = self._own_session()
         elif self._borrowed and self._session.closed:
@@ -136,17 +138,20 @@ class Transport:
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
-        way = Way()
+        way, task, late = Way(), cast("asyncio.Task[object]", asyncio.current_task()), False
+        self._timeouts.begin(task)
         try:
-            if not self._borrowed:
+            try:
                 return await self._exchange(self._session, target, way)
-            async with asyncio.timeout(
-                self._seconds
-            ):  # aiohttp times neither its hooks nor the tries together
-                return await self._exchange(self._session, target, way)
+            finally:
+                late = self._timeouts.end(task)
+                if late:  # told by an error, even if somebody cuts it in this very turn: the server is slow
+                    task.uncancel()
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, way, seconds=self._seconds, origin=self._origin)
         except BaseException as caught:  # noqa: BLE001 - raised again below
+            if late and isinstance(caught, asyncio.CancelledError):
+                return _failure(TimeoutError(), way, seconds=self._seconds, origin=self._origin)
             ended = caught
         # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.
         ended.__cause__ = ended.__context__ = None
@@ -162,6 +167,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close our own aiohttp session; a borrowed one is left as it was."""
+        self._timeouts.close()
         if self._session is not None and not self._borrowed:
             await self._session.close()
 

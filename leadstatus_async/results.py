@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import starmap
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import msgspec
@@ -17,6 +19,8 @@ from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
 _CRLF = "\r\n"
+_PART = 1000  # rows: a few milliseconds' work
+_FLAGS = {True: "true", False: "false", None: None}
 
 
 class BatchStats(msgspec.Struct, frozen=True):
@@ -150,6 +154,9 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
     def __len__(self) -> int:
         return len(self._outcomes)
 
+    def __iter__(self) -> Iterator[OutcomeT_co]:
+        return iter(self._outcomes)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BatchResult):
             return NotImplemented
@@ -204,16 +211,27 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
 
     def to_jsonl(self) -> str:
         """Return the rows of `to_dicts` as JSON lines, each ending in a newline."""
-        encode = msgspec.json.Encoder().encode
-        return "".join(f"{encode(row).decode()}\n" for row in self.to_dicts())
+        return "".join(self.iter_jsonl())
 
     def to_csv(self) -> str:
         """Return the rows of `to_dicts` as CSV with a header line; None is an empty field."""
+        return "".join(self.iter_csv())
+
+    def iter_jsonl(self) -> Iterator[str]:
+        """Yield the text of `to_jsonl` in parts of 1,000 rows: an event loop can go on in between."""
+        encoder = msgspec.json.Encoder()
+        for first in range(0, len(self), _PART):
+            yield encoder.encode_lines(_rows(self._outcomes[first : first + _PART])).decode()
+
+    def iter_csv(self) -> Iterator[str]:
+        """Yield the text of `to_csv` in parts of 1,000 rows: an event loop can go on in between."""
         lines = _Lines()
-        writer = csv.DictWriter(lines, COLUMNS)  # with "\n" to end its lines it would not quote a "\r"
-        writer.writeheader()
-        writer.writerows(_written(row) for row in self.to_dicts())
-        return "".join(f"{line.removesuffix(_CRLF)}\n" for line in lines)
+        write = csv.writer(lines).writerows  # with "\n" to end its lines it would not quote a "\r"
+        write([COLUMNS])
+        for first in range(0, max(1, len(self)), _PART):
+            write(map(_cells, _rows(self._outcomes[first : first + _PART])))
+            yield "".join([f"{line[: -len(_CRLF)]}\n" for line in lines])
+            lines.clear()
 
 
 class _Summarizing(Protocol):
@@ -234,11 +252,40 @@ COLUMNS = (*LeadStatus.__struct_fields__, "error")
 """The columns of a flat row."""
 
 
+class _Row(msgspec.Struct, gc=False):
+    """A flat row; its fields are the `COLUMNS`."""
+
+    lead_id: str
+    workflow_status: str | None = None
+    workflow_instance_id: str | None = None
+    latest_step: str | None = None
+    workflow_stop_reason: str | None = None
+    has_pending_approval: bool | None = None
+    error: str | None = None
+
+
+_fields = attrgetter(*LeadStatus.__struct_fields__)
+
+
+def _rows(outcomes: Sequence[LeadStatus | LeadFailure]) -> list[_Row]:
+    if set(map(type, outcomes)) == {LeadStatus}:  # as a rule, and three times as fast
+        return list(starmap(_Row, map(_fields, outcomes)))
+    return [_Row(*_fields(one)) if isinstance(one, LeadStatus) else _Row(**one.to_dict()) for one in outcomes]
+
+
+def _cells(row: _Row) -> tuple[str | None, ...]:
+    return (
+        row.lead_id,
+        row.workflow_status,
+        row.workflow_instance_id,
+        row.latest_step,
+        row.workflow_stop_reason,
+        _FLAGS[row.has_pending_approval],
+        row.error,
+    )
+
+
 def _flat(outcome: LeadStatus | LeadFailure) -> dict[str, Any]:
     if isinstance(outcome, LeadStatus):
         return {**outcome.to_dict(), "error": None}
     return {**dict.fromkeys(COLUMNS), **outcome.to_dict()}
-
-
-def _written(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()}

@@ -211,6 +211,24 @@ def test_every_id_can_be_written(texts):
     assert len(list(csv.reader(io.StringIO(result.to_csv(), newline="")))) == len(texts) + 1
 
 
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 2500])
+@pytest.mark.parametrize("failed_at", [None, 0, 1500])
+def test_text_comes_in_parts(count, failed_at):
+    """Of a thousand rows at most, so that a loop can go on between them; together they are the text."""
+    outcomes = [LeadStatus(f"x{number}", WorkflowStatus.PENDING) for number in range(count)]
+    if failed_at is not None and failed_at < count:
+        outcomes[failed_at] = LeadFailure("y", ServerError(500))
+    result = BatchResult(outcomes)
+    lines, table = list(result.iter_jsonl()), list(result.iter_csv())
+    assert "".join(lines) == result.to_jsonl()
+    assert "".join(table) == result.to_csv()
+    assert [json.loads(line) for line in result.to_jsonl().splitlines()] == result.to_dicts()
+    assert len(list(csv.DictReader(io.StringIO(result.to_csv(), newline="")))) == count
+    assert max((part.count("\n") for part in lines), default=0) <= 1000
+    assert max(part.count("\n") for part in table) <= 1001
+    assert len(table) == max(1, -(-count // 1000))
+
+
 def test_nothing_to_raise():
     """A result without failures raises nothing."""
     CLEAN.raise_for_failures()

@@ -6,7 +6,8 @@ it ends, in exactly one of three ways (`answered`, `failed`, `untold`). The repl
 here; whoever asked carries the ruling out. Three bounds hold over a whole session:
 
 1. The quota. A 429 closes the pause gate for everybody, and costs neither attempts nor budget. A run
-   of nothing but 429s is given up after `max_outage` seconds beyond what the server itself stated.
+   of nothing but 429s is given up after `max_outage` seconds beyond what the server itself stated, or once
+   ten of the pauses that it stated were kept in vain.
 2. The budget. A retry costs one, an answer refills a tenth, so that a failing server is not hit harder.
 3. The outage. Five failures in a row of the server, or of the way to it, stop all sending; then one probe at
    a time goes out, and its answer ends it. Callers wait for that, up to `max_outage` seconds: web requests
@@ -195,9 +196,11 @@ class Health:
         give_up = failure.error if too_long else None
         if failure.sort is Sort.THROTTLED:
             self._outage.untold(now, request)
+            if self._throttle.gave_up_on(sent_at):  # it was in flight then, and is not to ask again
+                return self._ruling(Fail() if wanted else None, charge=charge)
             pause, over = self._throttled(now, failure, sent_at, dice)
-            if over > self._policy.max_outage:
-                self._throttle.end()
+            if self._throttle.hopeless(over, self._policy.max_outage):
+                self._throttle.give_up(now)
                 return self._ruling(Fail() if wanted else None, pause, charge, failure.error)
         elif isinstance(failure.error, SessionClosedError):  # ours; it tells nothing of the server
             self._outage.untold(now, request)

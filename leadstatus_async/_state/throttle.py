@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ _FORGIVEN = 2  # pauses: where lock-outs or windows are long, each need not be f
 _GROWTH = 1.7  # of pauses that nobody stated: with 2, a lock-out is overslept by as long as it lasts
 _SAT_OUT = 0.55  # of max_outage
 LOCK_OUT = 3.0  # seconds of nothing but 429s: is likely to last as long the next time; less may be a window
+_OBEYED = 10  # pauses that the server stated itself, each kept: who is still refused will be refused again
 _TENTHS = 10  # what a retry costs, in what a success refills: tenths do not add up in floats
 
 
@@ -47,10 +49,26 @@ class ThrottleRun:
         count: by how much the next pause that nobody states has grown; 0 between runs.
     """
 
-    __slots__ = ("_began", "_excused_until", "_kept", "_known", "_opened", "_paused", "_since", "count")
+    __slots__ = (
+        "_began",
+        "_excused_until",
+        "_given_up_at",
+        "_kept",
+        "_known",
+        "_obeyed",
+        "_obeyed_for",
+        "_opened",
+        "_paused",
+        "_since",
+        "_stated",
+        "count",
+    )
 
     def __init__(self) -> None:
         self.count = self._kept = 0
+        self._obeyed, self._obeyed_for = 0, 0.0  # pauses that the server stated and that were kept; seconds
+        self._stated = 0.0  # by the server, for the present pause
+        self._given_up_at = -math.inf
         self._since: float | None = None
         self._began = self._opened = 0.0
         self._paused = 0.0  # by the present pause, if nobody stated it
@@ -77,6 +95,24 @@ class ThrottleRun:
         self.count = 0
         self._since = None
         self._excused_until = 0.0
+        self._obeyed, self._obeyed_for, self._stated = 0, 0.0, 0.0
+
+    def give_up(self, now: float) -> None:
+        """End the run without an answer."""
+        self.end()
+        self._given_up_at = now
+
+    def gave_up_on(self, sent_at: float) -> bool:
+        """Whether a 429 of a request sent then belongs to a run that was given up, and begins no new one."""
+        return sent_at < self._given_up_at
+
+    def hopeless(self, over: float, max_outage: float) -> bool:
+        """Whether nothing is to be hoped for any more: of a run that has been going on for so long.
+
+        That is `max_outage` seconds without excuse, or ten pauses that the server stated, each of them kept,
+        of as many seconds at least.
+        """
+        return over > max_outage or (self._obeyed >= _OBEYED and self._obeyed_for >= max_outage)
 
     def note(self, now: float, sent_at: float, stated: float | None) -> float:
         """Count a 429 and return for how many seconds the run has been going on without excuse.
@@ -94,8 +130,11 @@ class ThrottleRun:
             self.count = self._kept
         if opens:
             over = now - self._since
-            self._opened, self._paused = now, 0.0
+            self._obeyed += self._stated > 0
+            self._obeyed_for += self._stated
+            self._opened, self._paused, self._stated = now, 0.0, 0.0
             self.count += 1
+        self._stated = max(self._stated, stated or 0.0)
         until = now + (stated or 0.0)
         fresh = until - max(now, self._excused_until)
         if fresh > 0:

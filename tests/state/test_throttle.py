@@ -201,6 +201,38 @@ def test_stated_pauses_are_excused():
         assert run.note(now, now, 30.0) == number
 
 
+@pytest.mark.parametrize(
+    ("stated", "max_outage", "kept"),
+    [(1.0, 60, 60), (30.0, 60, 10), (6.0, 60, 10), (5.9, 60, 11), (1.0, 0, 10)],
+)
+def test_pauses_that_were_kept_in_vain(stated, max_outage, kept):
+    """Ten of them are enough, if they have lasted as long as is put up with."""
+    run, hopeless = ThrottleRun(), []
+    for number in range(kept + 1):
+        now = number * stated
+        hopeless.append(run.hopeless(run.note(now, now, stated), max_outage))
+    assert hopeless == [False] * kept + [True]
+
+
+def test_a_429_among_others_keeps_no_pause():
+    """Sixteen that were refused together state one pause."""
+    run = ThrottleRun()
+    for now in (0.0, 10.0):
+        for _ in range(16):
+            assert not run.hopeless(run.note(now, now - 0.1, 10.0), 0.5)
+
+
+def test_what_was_in_flight_at_the_giving_up():
+    """Belongs to the run that was given up; what was sent later begins a new one."""
+    run = ThrottleRun()
+    assert not run.gave_up_on(0.0)
+    run.note(0.0, 0.0, None)
+    run.give_up(61.0)
+    assert run.gave_up_on(60.9)
+    assert not run.gave_up_on(61.0)
+    assert run.note(62.0, 61.5, None) == 0.0
+
+
 def test_overlapping_pauses_are_excused_once():
     """Sixteen 429s that state the same pause excuse it once, a longer one by what it is longer."""
     run = ThrottleRun()

@@ -1,0 +1,191 @@
+"""Turns and deadlines in virtual time: who waits for whom, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from leadstatus_async import DeadlineExceededError, RateLimit, RetryPolicy
+from tests.virtual_session import START, Wire, virtual_session
+from tests.virtual_time import run
+
+
+def leads(count, prefix="lead"):
+    """Return so many lead IDs."""
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+def caller(sent):
+    """Return who asked, by the prefix of the first lead."""
+    return sent.ids[0].partition("-")[0]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+@pytest.mark.parametrize("rate", [5, 100])
+def test_a_get_behind_a_bulk_waits_for_two_tokens(concurrency, rate):
+    """However many chunks the bulk has left, and whether the network or the limiter is what it waits for."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok", latency=0.05)
+        options = {"chunk_size": 1, "rate_limit": RateLimit(rate), "concurrency": concurrency}
+        async with virtual_session(wire, **options) as session:
+            campaign = session.campaign("a", "c")
+            bulk = asyncio.create_task(campaign.get_many(leads(100_000, "bulk")))
+            for number in range(10):
+                await asyncio.sleep(1.03)
+                before = len(wire.sent)
+                await campaign.get(f"web-{number}")
+                (at,) = (sent.number for sent in wire.sent[before:] if caller(sent) == "web")
+                assert at - before <= 2
+            bulk.cancel()
+
+    run(main)
+
+
+def test_calls_take_turns():
+    """Three bulks and a stream: none has two turns before the others have had theirs."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok")
+        async with virtual_session(wire, chunk_size=1, rate_limit=RateLimit(50)) as session:
+            campaign = session.campaign("a", "c")
+
+            async def stream():
+                return [status async for status in campaign.stream(leads(100, "stream"))]
+
+            calls = [campaign.get_many(leads(100, name)) for name in ("one", "two", "three")]
+            await asyncio.gather(*calls, stream())
+        for first in range(20, 380, 4):
+            assert len({caller(sent) for sent in wire.sent[first : first + 4]}) == 4, first
+
+    run(main)
+
+
+def test_concurrency_is_never_exceeded():
+    """Over all calls of a session."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok", latency=1.0)
+        async with virtual_session(wire, chunk_size=1, rate_limit=None, concurrency=7) as session:
+            campaign = session.campaign("a", "c")
+            gets = (campaign.get(f"get-{number}") for number in range(50))
+            await asyncio.gather(campaign.get_many(leads(100)), campaign.get_many(leads(100, "two")), *gets)
+        assert wire.most_in_flight == 7
+
+    run(main)
+
+
+def test_gets_fill_their_requests_while_they_wait():
+    """At a request a second, the gets of that second travel together."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok")
+        async with virtual_session(wire, rate_limit=RateLimit(1)) as session:
+            campaign, gets = session.campaign("a", "c"), []
+            for number in range(100):
+                gets.append(asyncio.create_task(campaign.get(f"x{number}")))
+                await asyncio.sleep(0.1)
+            assert all(status.ok for status in await asyncio.gather(*gets))
+        assert len(wire.sent) <= 12
+        assert sum(len(sent.ids) for sent in wire.sent) == 100
+
+    run(main)
+
+
+@pytest.mark.parametrize("deadline", [0.5, 2.0, 7.3, 30.0])
+@pytest.mark.parametrize("rate", [2, 10])
+def test_what_can_be_asked_before_the_deadline_is(rate, deadline):
+    """The rest fails at once, and not at the deadline; the error says how long it would have taken."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok")
+        loop, told = asyncio.get_running_loop(), []
+        async with virtual_session(wire, chunk_size=1, rate_limit=RateLimit(rate)) as session:
+            with pytest.raises(DeadlineExceededError) as caught:
+                await session.campaign("a", "c").get_many(
+                    leads(1000), deadline=deadline, progress=lambda p: told.append((loop.time(), p.failed))
+                )
+        result = caught.value.result
+        assert len(result.statuses) == pytest.approx(rate * deadline, abs=1 + 0.05 * rate * deadline)
+        assert result.statuses == [*result][: len(result.statuses)], "the first ones"
+        assert told[0] == (START, 1000 - len(wire.sent)), "before anything was sent"
+        assert caught.value.needed == pytest.approx(1000 / rate, rel=0.05)
+        assert loop.time() - START <= deadline
+
+    run(main)
+
+
+def test_a_deadline_in_mid_flight_cuts_what_is_on_its_way():
+    """At the deadline itself, to the turn; finished work is kept."""
+
+    async def main():
+        wire = Wire(lambda sent: "hang" if sent.number >= 5 else "ok")
+        loop = asyncio.get_running_loop()
+        async with virtual_session(wire, chunk_size=1, rate_limit=None, concurrency=4) as session:
+            with pytest.raises(DeadlineExceededError) as caught:
+                await session.campaign("a", "c").get_many(leads(100), deadline=3.0)
+            assert loop.time() - START == pytest.approx(3.0, abs=0.001)
+            assert len(caught.value.result.statuses) == 5
+            assert "95 of 100" in str(caught.value)
+            assert session._core.idle
+            assert wire.in_flight == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("deadline", [0.9, 2.5, 100.0])
+def test_a_retry_that_would_come_too_late_fails_with_its_own_error(deadline):
+    """And not with the deadline's, nor at it."""
+
+    async def main():
+        wire = Wire(lambda sent: "500")
+        loop = asyncio.get_running_loop()
+        policy = RetryPolicy(base_delay=10.0, max_attempts=2, max_outage=0)
+        async with virtual_session(wire, retry=policy) as session:
+            result = await session.campaign("a", "c").get_many(["x"], deadline=deadline, on_error="collect")
+        (failure,) = result.failures
+        assert failure.error.status == 500
+        assert loop.time() - START <= deadline
+
+    run(main)
+
+
+def test_gets_have_deadlines_of_their_own():
+    """Of twenty in one request that hangs, each ends when its own patience does."""
+
+    async def main():
+        wire = Wire(lambda sent: "hang", timeout=9.0)
+        loop = asyncio.get_running_loop()
+
+        async def get(campaign, number):
+            with pytest.raises(DeadlineExceededError):
+                await campaign.get(f"x{number}", deadline=1 + number / 10)
+            return round(loop.time() - START, 3)
+
+        async with virtual_session(wire) as session:
+            campaign = session.campaign("a", "c")
+            ended = await asyncio.gather(*(get(campaign, number) for number in range(20)))
+            assert ended == [1 + number / 10 for number in range(20)]
+            assert session._core.idle
+        assert len(wire.sent) == 1
+
+    run(main)
+
+
+def test_a_stream_asks_in_full_requests_while_its_consumer_is_slow():
+    """What it reads ahead is bounded, and so are its requests; nothing waits for the slow one but its own."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok")
+        async with virtual_session(wire, rate_limit=None, chunk_size=10, concurrency=2) as session:
+            campaign, got = session.campaign("a", "c"), []
+            async for status in campaign.stream(leads(1000), max_buffered=50):
+                got.append(status.lead_id)
+                assert sum(len(sent.ids) for sent in wire.sent) <= len(got) + 50
+                await asyncio.sleep(0.01)
+        assert got == leads(1000)
+        assert Counter(len(sent.ids) for sent in wire.sent) == {10: 100}
+
+    run(main)

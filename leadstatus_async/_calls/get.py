@@ -71,6 +71,7 @@ class _Batch:
 
     def __init__(self, gets: Gets, now: float) -> None:
         self.waiting: Waiting = {}
+        self._dispatcher = gets.core.dispatcher
         self.job = Job(
             gets.where,
             gets.core.limits,
@@ -92,6 +93,8 @@ class _Batch:
         for outcome in outcomes:
             for waiter in self.waiting.pop(outcome.lead_id, ()):
                 waiter.settle(outcome)
+        if not self.waiting and self.job.backlog.open:  # who waited for the rest has left
+            self._dispatcher.drop(self.job)
 
     def _until(self) -> float | None:
         deadlines = [waiter.deadline for waiters in self.waiting.values() for waiter in waiters]

@@ -174,6 +174,26 @@ def test_gets_have_deadlines_of_their_own():
     run(main)
 
 
+def test_the_rest_of_a_batch_is_not_asked_for_nobody():
+    """Two gets travel together and are split: one is answered, and who waited for the other has left."""
+
+    async def main():
+        wire = Wire(lambda sent: "400" if len(sent.ids) > 1 else "ok")
+        async with virtual_session(wire, rate_limit=RateLimit(1)) as session:
+            campaign = session.campaign("a", "c")
+            both = [asyncio.create_task(campaign.get(lead_id)) for lead_id in ("x", "y")]
+            await asyncio.sleep(0.5)
+            both[1].cancel()
+            assert (await both[0]).ok
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert session._core.idle
+            await asyncio.sleep(5)
+        assert [sent.ids for sent in wire.sent] == [["x", "y"], ["x"]]
+
+    run(main)
+
+
 def test_a_stream_asks_in_full_requests_while_its_consumer_is_slow():
     """What it reads ahead is bounded, and so are its requests; nothing waits for the slow one but its own."""
 

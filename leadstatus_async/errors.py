@@ -305,7 +305,7 @@ def own_copy(error: LeadStatusError) -> LeadStatusError:
 
 
 def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatusError:
-    """Choose the error that tells the caller of `failures`, by DESIGN's order of precedence."""
+    """Choose the error that tells the caller of `failures`: fatal, closed, too late, else a group."""
     for decisive in (is_fatal, _is(SessionClosedError), _is(DeadlineExceededError)):
         concerned = [failure for failure in failures if decisive(failure.error)]
         if concerned:

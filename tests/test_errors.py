@@ -104,7 +104,7 @@ def state(error: BaseException) -> dict[str, object]:
 
 
 def test_tree_is_designs():
-    """The classes and their bases are those of DESIGN: none missing, none more."""
+    """The classes and their bases are those that users catch: none missing, none more."""
     public = {
         member
         for name, member in vars(errors).items()
@@ -179,7 +179,7 @@ def test_status_error_text(error, text):
 
 
 def test_status_error_takes_its_fields_in_order():
-    """The positional order is DESIGN's: status, code, message, details, trace_id, retry_after, lead_ids."""
+    """The positional order is fixed: status, code, message, details, trace_id, retry_after, lead_ids."""
     error = APIStatusError(429, "C", "m", [1, {"a": None}], "t", 2.5, ["x"])
     expected = {
         "status": 429,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -39,7 +40,7 @@ LEVEL = {name: level for level, line in enumerate(LINES) for name in line}
 
 
 def place(module: str) -> str:
-    """Return the name of a module that DESIGN's picture has: its own, or its folder's."""
+    """Return the name of a module in the picture of docs/CONTRIBUTING.md: its own, or its folder's."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -207,3 +208,22 @@ def test_every_module_says_what_it_is_for():
     for name, path in MODULES.items():
         text = path.read_text("utf-8")
         assert not text or ast.get_docstring(ast.parse(text)), name
+
+
+REFERENCE = re.compile(r"\(((?:[a-h]\d{1,2})(?:, [a-h]\d{1,2})*)\)")
+
+
+def test_every_reference_is_in_the_repository():
+    """A comment that names a pitfall, as (a5) does, names one of docs/pitfalls.md, and no paper elsewhere."""
+    known = set(
+        re.findall(
+            r"^- \*\*([a-h]\d{1,2})\.\*\*", (ROOT / "docs/pitfalls.md").read_text("utf-8"), re.MULTILINE
+        )
+    )
+    assert len(known) > 50
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    for path in [*files, *(ROOT / "benchmarks").rglob("*.py")]:
+        text = path.read_text("utf-8")
+        named = {name for found in REFERENCE.findall(text) for name in found.split(", ")}
+        assert named <= known, path
+        assert not re.search(r"\b(DESIG[N]|PITFALL[S]|HOUS[E])\b", text), path

@@ -21,7 +21,7 @@ FULL = LeadStatus("a", WorkflowStatus.STOPPED, "instance", "email_2", "CONTENT_D
 
 @pytest.mark.parametrize("text", LISTED)
 def test_listed_status(text):
-    """Each status of the reference is a member under its own name, and settled as DESIGN lists."""
+    """Each status of the reference is a member under its own name, and settled as the design lists."""
     status = WorkflowStatus[text.upper()]
     assert status == text
     assert WorkflowStatus(text) is status

@@ -17,7 +17,7 @@ HUGE = 10**400
 
 
 def test_defaults_are_designs():
-    """The defaults are those DESIGN states."""
+    """The defaults are those that the README states."""
     assert RetryPolicy() == RetryPolicy(
         max_attempts=5, base_delay=0.5, max_delay=20.0, max_retry_after=120.0, budget=100, max_outage=60.0
     )

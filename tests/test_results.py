@@ -156,7 +156,7 @@ def test_figures_are_frozen(figures):
     ],
 )
 def test_figures_are_designs(kind, fields):
-    """The figures have the names DESIGN gives them."""
+    """The figures have the names that users know them by."""
     assert list(kind.__struct_fields__) == fields.split()
 
 

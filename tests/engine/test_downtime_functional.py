@@ -1,39 +1,29 @@
-"""A server that is down: for eight seconds in mid-job with the default policy, and in odder ways.
-
-The cases of eight seconds run at once, each with a server and a session of its own, so that the test
-takes little longer than those.
-"""
+"""A real server that is down in odd ways; how long is what `test_outages` is about, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from leadstatus_async import (
     APIConnectionError,
-    APITimeoutError,
     BatchError,
     LeadStatusError,
-    LeadStatusSession,
     RateLimit,
     RetryPolicy,
     ServerError,
     events,
 )
 from leadstatus_async._state import health
-from leadstatus_async.testing import FakeLeadStatusServer, Fault
-from tests.conftest import KEY
+from leadstatus_async.testing import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-DOWN = 8.0
-NOTICED = 5.0  # seconds within which the job goes on, and within which a get is told
 SLACK = 1.0  # for the machine
 QUICK = RetryPolicy(base_delay=0.02, max_delay=0.1, max_outage=30)
 
@@ -47,103 +37,6 @@ async def until(true: Callable[[], bool]) -> None:
     """Wait for something that happens soon."""
     while not true():
         await asyncio.sleep(0.005)
-
-
-@dataclass(frozen=True)
-class Case:
-    """How the server is down, and what job meets that.
-
-    Attributes:
-        fault: by name; "" for one that refuses connections.
-        error: what a get is told.
-        chunks: of the job.
-        concurrency: of the session.
-        timeout: of each request, in seconds.
-    """
-
-    fault: str
-    error: type[LeadStatusError]
-    chunks: int
-    concurrency: int = 16
-    timeout: float = 30.0
-
-
-CASES = [
-    Case("", APIConnectionError, 100),
-    Case("", APIConnectionError, 2),
-    Case("", APIConnectionError, 40, concurrency=1),
-    Case("503", ServerError, 100),
-    Case("503", ServerError, 2, concurrency=1),
-    Case("502-html", ServerError, 40, concurrency=2),
-    Case("reset", APIConnectionError, 100),
-    Case("hang", APITimeoutError, 40, timeout=0.5),
-]
-
-
-async def go_down(server: FakeLeadStatusServer, case: Case) -> None:
-    """Let the server fail from now on."""
-    if case.fault:
-        server.fault(case.fault, times=None)
-    else:
-        await server.stop_listening()
-
-
-async def come_back(server: FakeLeadStatusServer, case: Case) -> None:
-    """Let the server answer again."""
-    server.clear_faults()
-    if not case.fault:
-        await server.start_listening()
-
-
-async def told(session: LeadStatusSession, case: Case) -> None:
-    """Ask for one lead while the server is down: the error comes within seconds."""
-    loop = asyncio.get_running_loop()
-    asked = loop.time()
-    with pytest.raises(case.error):
-        await session.campaign("a", "web").get("someone")
-    assert loop.time() - asked <= NOTICED + SLACK
-
-
-async def live_through(case: Case) -> None:
-    """Run a job across the downtime and check all that is promised about it."""
-    loop = asyncio.get_running_loop()
-    seen: list[events.Event] = []
-    async with (
-        FakeLeadStatusServer() as server,
-        LeadStatusSession(
-            KEY,
-            base_url=server.url,
-            rate_limit=RateLimit(50),
-            chunk_size=1,
-            concurrency=case.concurrency,
-            timeout=case.timeout,
-            on_event=seen.append,
-        ) as session,
-    ):
-        await session.campaign("a", "c").get("warm")
-        job = asyncio.create_task(session.campaign("a", "c").get_many(leads(case.chunks)))
-        await server.wait_for_requests(1 + case.chunks // 4)
-        await go_down(server, case)
-        went_down = loop.time()
-        await until(lambda: any(isinstance(event, events.OutageStarted) for event in seen))
-        sent = session.stats.requests
-        await told(session, case)
-        await asyncio.sleep(max(0.0, went_down + DOWN - loop.time()))
-        assert session.stats.requests - sent <= 16, "few requests while it is down"
-        await come_back(server, case)
-        came_back = loop.time()
-        result = await job
-        assert [status.lead_id for status in result.statuses] == leads(case.chunks)
-        assert loop.time() - came_back <= NOTICED + SLACK + case.chunks / 50
-        ends = [event for event in seen if isinstance(event, events.OutageEnded)]
-        assert [end.answered for end in ends] == [True]
-
-
-async def test_eight_seconds_of_downtime_cost_no_lead():
-    """The job goes on within 5 s of the server's return, and a get meanwhile is told within 5 s."""
-    async with asyncio.TaskGroup() as cases:
-        for case in CASES:
-            cases.create_task(live_through(case), name=str(case))
 
 
 @pytest.mark.parametrize("fault", ["disconnect", "reset"])
@@ -213,25 +106,6 @@ async def test_without_retries_a_stale_connection_is_an_error_too(server, make_s
     assert server.count == 2
 
 
-async def test_gets_are_told_while_the_server_states_a_long_pause(server, make_session):
-    """A 503 that states a pause of ten seconds: no probe may go before, but no web request waits for it."""
-    session = make_session(chunk_size=1)
-    campaign = session.campaign("a", "c")
-    await campaign.get("warm")
-    server.fault(Fault(503, headers={"Retry-After": "10"}), times=None)
-    server.hold()
-    job = asyncio.create_task(campaign.get_many(leads(16)))
-    await server.wait_for_requests(17)
-    server.release()
-    await until(lambda: session.rate_limit_state.paused_for > 0)
-    loop = asyncio.get_running_loop()
-    asked = loop.time()
-    with pytest.raises(ServerError):
-        await campaign.get("someone")
-    assert loop.time() - asked < NOTICED
-    job.cancel()
-
-
 async def test_gets_that_wait_alone_are_told_too(server, make_session, monkeypatch):
     """Nobody but web requests: they wait for no probe, and leave nothing behind."""
     monkeypatch.setattr(health, "WEB_REQUEST", 0.1)
@@ -286,39 +160,6 @@ async def test_what_was_spared_at_the_end_of_an_outage_is_not_sent_again(server,
     assert loop.time() - begun < 0.4 + 0.5 + 0.4 + SLACK, "timeout, patience, and the last probe's timeout"
 
 
-@pytest.mark.parametrize("poison", [{"lead50", "lead150"}, {"lead199"}, {"lead182", "lead198"}])
-async def test_poison_leads_are_found_however_many(server, make_session, poison):
-    """In two chunks, in the last one, or in two halves of that: each lead at fault, and it is no outage."""
-    seen = []
-    policy = RetryPolicy(base_delay=0.001, max_delay=0.002, max_attempts=3)
-    session = make_session(chunk_size=20, concurrency=1, retry=policy, on_event=seen.append)
-    server.fault("500", times=None, when=lambda request: bool(poison & set(request.lead_ids)))
-    result = await session.campaign("a", "c").get_many(leads(200), on_error="collect")
-    assert set(result.failed_ids) == poison
-    assert not [event for event in seen if isinstance(event, events.OutageStarted)]
-    assert result.stats.splits == sum(isinstance(event, events.ChunkSplit) for event in seen)
-
-
-async def test_a_poison_lead_in_a_stream_is_found(server, make_session):
-    """In the last chunk, too."""
-    policy = RetryPolicy(base_delay=0.001, max_delay=0.002, max_attempts=2)
-    session = make_session(chunk_size=10, concurrency=1, retry=policy)
-    server.fault("500", times=None, when=lambda request: "lead25" in request.lead_ids)
-    outcomes = [outcome async for outcome in session.campaign("a", "c").stream(leads(30), on_error="collect")]
-    assert [outcome.lead_id for outcome in outcomes if not outcome.ok] == ["lead25"]
-
-
-async def test_endless_429s_end_when_patience_does(server, make_session):
-    """No pause of our own reaches beyond `max_outage`."""
-    server.fault("429", times=None)
-    session = make_session(retry=RetryPolicy(base_delay=0.1, max_outage=1.5))
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    with pytest.raises(BatchError):
-        await session.campaign("a", "c").get_many(leads(10))
-    assert 1.5 <= loop.time() - begun < 1.5 + 0.1 + SLACK
-
-
 async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make_session):
     """max_outage=0: what was refused together is asked once more; only a second refusal is the end."""
     server.fault("429", times=16)
@@ -328,26 +169,3 @@ async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make
     await server.wait_for_requests(16)
     server.release()
     assert len((await job).statuses) == 50
-
-
-async def test_a_server_that_shuts_down_costs_no_lead(server, make_session):
-    """What it had taken it answers, one by one, and nothing new: whatever fails waits for its return."""
-    seen = []
-    policy = RetryPolicy(base_delay=0.5, max_attempts=3, max_outage=30)
-    session = make_session(chunk_size=1, retry=policy, on_event=seen.append)
-    campaign = session.campaign("a", "c")
-    await campaign.get("warm")
-    taken = []
-    for number in range(8):
-        server.latency = 0.1 + 0.05 * number
-        taken.append(asyncio.create_task(campaign.get_many([f"early{number}"])))
-        await server.wait_for_requests(2 + number)
-    server.latency = 0
-    server.fault("503", times=None)
-    job = asyncio.create_task(campaign.get_many(leads(100)))
-    assert [len((await each).statuses) for each in taken] == [1] * 8
-    await until(lambda: any(isinstance(event, events.OutageStarted) for event in seen))
-    server.clear_faults()
-    assert len((await job).statuses) == 100
-    refused = sum(request.status == 503 for request in server.requests)
-    assert refused <= 8 + 4 + 8 + 1, "the free slots, twice four of them, a trial for each answer, a probe"

@@ -21,7 +21,7 @@ from leadstatus_async import (
     ServerError,
     events,
 )
-from leadstatus_async.testing import FakeLeadStatusServer, FixedWindow, SlidingWindow, TokenBucket
+from leadstatus_async.testing import FakeLeadStatusServer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -112,63 +112,6 @@ async def test_a_half_broken_server_is_no_outage(server, make_session):
     server.fault("502", times=None, when=lambda request: next(turn) % 2 == 0)
     result = await session.campaign("a", "c").get_many(leads(200))
     assert len(result.statuses) == 200
-
-
-async def test_the_budget_bounds_retries(server, make_session):
-    """30% of the chunks fail for ever: retries stay within 100 and a tenth of the successes."""
-    policy = RetryPolicy(base_delay=0.001, max_delay=0.002, max_outage=0)
-    session = make_session(chunk_size=1, retry=policy)
-    server.fault("503", times=None, when=lambda request: int(request.lead_ids[0][4:]) % 10 < 3)
-    result = await session.campaign("a", "c").get_many(leads(1000), on_error="collect")
-    assert len(result.statuses) == 700
-    assert result.stats.retries <= 100 + 700 / 10
-
-
-async def test_a_poison_lead_is_found(server, make_session):
-    """A 500 that sticks to one chunk while others pass is bisected to the lead that causes it."""
-    policy = RetryPolicy(base_delay=0.001, max_delay=0.002, max_attempts=3)
-    session = make_session(retry=policy, concurrency=4)
-    server.fault("500", times=None, when=lambda request: "lead333" in request.lead_ids)
-    result = await session.campaign("a", "c").get_many(leads(1000), on_error="collect")
-    assert result.failed_ids == ["lead333"]
-    assert isinstance(result.failures[0].error, ServerError)
-
-
-async def test_a_right_limit_is_never_refused(server, make_session):
-    """Against a sliding window, a correctly stated rate gets no 429, bursts included."""
-    server.rate_limit = SlidingWindow(50, per=0.45)  # 0.5 s up to the jitter of arrival
-    for limit in (RateLimit(50, per=0.5), RateLimit(50, per=0.5, burst=30)):
-        session = make_session(rate_limit=limit, chunk_size=1)
-        result = await session.campaign("a", "c").get_many(leads(120))
-        assert result.stats.rate_limited == 0
-        await asyncio.sleep(0.5)
-
-
-@pytest.mark.parametrize(
-    ("server_limit", "limit"),
-    [
-        (FixedWindow(50, per=0.45), RateLimit(50, per=0.5)),
-        (FixedWindow(50, per=0.45), RateLimit(50, per=0.5, burst=50)),
-        (TokenBucket(100, burst=5), RateLimit(100)),
-        (TokenBucket(100, burst=50), RateLimit(50, per=0.5, burst=25)),
-    ],
-    ids=["fixed", "fixed-burst", "bucket", "bucket-burst"],
-)
-async def test_a_right_limit_suits_every_kind_of_server(server, make_session, server_limit, limit):
-    """No 429 from fixed windows and token buckets either, and at least 95% of the rate is used."""
-    server.rate_limit = server_limit
-    result = await make_session(rate_limit=limit, chunk_size=1).campaign("a", "c").get_many(leads(150))
-    assert result.stats.rate_limited == 0
-    assert 150 / result.stats.elapsed >= 0.95 * limit.rate * (1 - 1 / 75)
-
-
-async def test_several_limits_hold_together(server, make_session):
-    """A list of limits holds them all."""
-    session = make_session(
-        rate_limit=[RateLimit(100, per=0.1), RateLimit(20, per=0.5, burst=20)], chunk_size=1
-    )
-    await session.campaign("a", "c").get_many(leads(45))
-    assert server.peak_rate(0.45) <= 20, "up to the jitter of arrival"
 
 
 async def test_a_deadline_that_is_too_short_is_said_at_once(server, make_session):
@@ -307,7 +250,17 @@ async def test_days_of_use_leave_nothing_behind():
         before = await rounds(400)
         open_before = server.connections
         after = await rounds(int(os.environ.get("LEADSTATUS_SOAK", "3000")))
-        for name in ("Call", "Batch", "Chunk", "Ledger", "Flow", "PendingGets", "_Waiter", "StatusStream"):
+        for name in (
+            "Job",
+            "Backlog",
+            "Request",
+            "Window",
+            "Reading",
+            "Gets",
+            "_Batch",
+            "_Waiter",
+            "StatusStream",
+        ):
             assert after[0][name] <= before[0][name] + 2, name
         assert after[1] <= before[1] + 16, "the server's connections aside"
         assert server.connections <= max(16, open_before)

@@ -9,6 +9,7 @@ import pytest
 
 from leadstatus_async import BatchError, RateLimit, RateLimitError, RetryPolicy, ServerError
 from leadstatus_async.events import Paused
+from leadstatus_async.testing import FixedWindow, SlidingWindow, TokenBucket
 from tests.virtual_session import START, Wire, virtual_session
 from tests.virtual_time import lateness, run
 
@@ -20,23 +21,19 @@ def leads(count):
     return [f"lead{number}" for number in range(count)]
 
 
-class Window:
-    """A server that allows so many requests in any `per` seconds, and says 429 to the others.
+class Limited:
+    """A server with a rate limit, that says 429 to what is too much.
 
     Attributes:
-        refused: how many it has.
+        refused: how many requests that was.
     """
 
-    def __init__(self, most, per=1.0, stated=None):
-        self._most, self._per, self._stated = most, per, stated
-        self._passed = deque()
+    def __init__(self, limit, stated=None):
+        self._limit, self._stated = limit, stated
         self.refused = 0
 
     def __call__(self, sent):
-        while self._passed and self._passed[0] <= sent.at - self._per:
-            self._passed.popleft()
-        if len(self._passed) < self._most:
-            self._passed.append(sent.at)
+        if self._limit.admit(sent.at).admitted:
             return "ok"
         self.refused += 1
         return "429" if self._stated is None else f"429 Retry-After {self._stated}"
@@ -117,7 +114,7 @@ def test_a_limit_that_was_guessed_wrong_costs_no_lead(seed, allowed, stated):
     """Told 100/s where less is allowed: few are refused, and the rest goes at what is allowed."""
 
     async def main():
-        server = Window(allowed, stated=stated)
+        server = Limited(SlidingWindow(allowed), stated)
         wire = Wire(server, latency=0.02, seed=seed)
         loop = asyncio.get_running_loop()
         async with virtual_session(wire, chunk_size=1, rate_limit=RateLimit(100)) as session:
@@ -176,23 +173,48 @@ def test_gets_are_told_while_the_server_states_a_long_pause():
 
 
 @pytest.mark.parametrize("rate", [1, 10, 100, 1000])
-@pytest.mark.parametrize("burst", [False, True])
-def test_a_right_limit_is_never_refused(rate, burst):
-    """Whatever the rate, with bursts and without: no window holds more, and at least 95% of it is used."""
-    limit = RateLimit(rate, per=1.0, burst=max(1, rate // 2) if burst else None)
+@pytest.mark.parametrize("burst", [False, True], ids=["even", "bursts"])
+@pytest.mark.parametrize("kind", ["sliding", "fixed", "bucket"])
+def test_a_right_limit_is_never_refused(rate, burst, kind):
+    """Whatever kind of server counts, at most so many go in any window, and at least 95% of them do."""
+    together = max(1, rate // 2) if burst else None
     for seed in SEEDS:
 
         async def main(seed=seed):
             # Timers that are late and answers that are slow move requests together by a millisecond or two.
-            server = Window(rate, per=0.99)
+            windows = {"sliding": SlidingWindow(rate, per=0.99), "fixed": FixedWindow(rate, per=0.99)}
+            server = Limited(
+                windows.get(kind) or TokenBucket(1.01 * rate, burst=(together or 1) + rate // 50 + 1)
+            )
             wire = Wire(server, latency=0.01, seed=seed)
             loop = asyncio.get_running_loop()
-            async with virtual_session(wire, chunk_size=1, rate_limit=limit, concurrency=64) as session:
+            options = {"rate_limit": RateLimit(rate, burst=together), "chunk_size": 1, "concurrency": 64}
+            async with virtual_session(wire, **options) as session:
                 await session.campaign("a", "c").get_many(leads(20 * rate))
             assert server.refused == 0
             assert loop.time() - START <= 20 / 0.95
 
         run(main, lateness(seed))
+
+
+def test_several_limits_hold_together():
+    """A list of limits holds them all: the first for a tenth of a second, the second for half of one."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok")
+        limits = [RateLimit(100, per=0.1), RateLimit(20, per=0.5, burst=20)]
+        async with virtual_session(wire, rate_limit=limits, chunk_size=1) as session:
+            await session.campaign("a", "c").get_many(leads(200))
+        for per, most in ((0.1, 100), (0.5, 20)):
+            window = deque()
+            for sent in wire.sent:
+                window.append(sent.at)
+                while window[0] <= sent.at - per:
+                    window.popleft()
+                assert len(window) <= most
+        assert wire.sent[-1].at <= 5.0
+
+    run(main, lateness(1))
 
 
 def test_max_attempts_of_one_sends_nothing_twice():

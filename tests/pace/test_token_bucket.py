@@ -94,7 +94,7 @@ def test_a_rate_is_used_and_never_exceeded(rate, early):
     ids=str,
 )
 def test_sizes_follow_the_design(limit, capacity, drip):
-    """Capacity and drip of DESIGN; a fractional rate counts whole requests, as a window does."""
+    """Capacity and drip of the formula; a fractional rate counts whole requests, as a window does."""
     assert sizes(limit) == pytest.approx((capacity, drip))
 
 

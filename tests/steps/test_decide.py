@@ -92,7 +92,7 @@ def verdict(failed, policy=POLICY, **facts):
     ],
 )
 def test_decide(case, expected):
-    """The table of DESIGN: what is final, cut, stopped, throttled or sent again, and after which delay."""
+    """The table: what is final, cut, stopped, throttled or sent again, and after which delay."""
     if isinstance(expected, Again):
         assert isinstance(case, Again)
         assert case.delay == pytest.approx(expected.delay)

@@ -192,7 +192,7 @@ def test_html_error_pages(status, name, kind, sort, text):
     ],
 )
 def test_statuses_without_a_body(status, kind, sort):
-    """Any status makes the class and the sort that DESIGN gives it, even with an empty body."""
+    """Any status makes the class and the sort that the table gives it, even with an empty body."""
     failure = refused(status)
     assert type(failure.error) is kind
     assert failure.sort is sort

@@ -183,7 +183,7 @@ async def bare_futures(port: int, size: int) -> dict[str, float]:
 
 
 async def longest_stall(work: Any) -> tuple[float, Any]:
-    """Run `work`; return the longest time for which a task that wants each turn had none, and its result."""
+    """Run `work`; return the longest seconds in which a task that wants each turn had none; its result."""
     worst, running = 0.0, True
 
     async def watch() -> None:
@@ -196,16 +196,14 @@ async def longest_stall(work: Any) -> tuple[float, Any]:
 
     watcher = asyncio.create_task(watch())
     await asyncio.sleep(0)
-    try:
-        return_value = await work
-    finally:
-        running = False
-        await watcher
-    return worst, return_value
+    result = await work
+    running = False
+    await watcher
+    return worst, result
 
 
 async def cancelled_gets(port: int, size: int) -> dict[str, float]:
-    """Cancel gets that wait for a permit, one by one, in one go."""
+    """Cancel gets that wait for a permit, all in one go."""
     from leadstatus_async import RateLimit
 
     async with session(port, rate_limit=RateLimit(0.01)) as opened:
@@ -213,20 +211,11 @@ async def cancelled_gets(port: int, size: int) -> dict[str, float]:
         await campaign.get("warm")
         waiters = [asyncio.create_task(campaign.get(lead_id)) for lead_id in lead_ids(size)]
         await asyncio.sleep(0)
-
-        async def cancel() -> float:
-            before = cpu()
-            for waiter in waiters:
-                waiter.cancel()
-            await asyncio.wait(waiters)
-            return cpu() - before
-
-        plain = await longest_stall(asyncio.wait([asyncio.create_task(asyncio.sleep(0))]))
-        del plain
         before = cpu()
-        used = await cancel()
-        assert cpu() >= before
-    return {"us_each": used / size * 1e6}
+        for waiter in waiters:
+            waiter.cancel()
+        stall, _ = await longest_stall(asyncio.wait(waiters))
+        return {"us_each": (cpu() - before) / size * 1e6, "stall_ms": stall * 1e3}
 
 
 async def cancelled_futures(_port: int, size: int) -> dict[str, float]:
@@ -241,8 +230,8 @@ async def cancelled_futures(_port: int, size: int) -> dict[str, float]:
     before = cpu()
     for waiter in waiters:
         waiter.cancel()
-    await asyncio.wait(waiters)
-    return {"us_each": (cpu() - before) / size * 1e6}
+    stall, _ = await longest_stall(asyncio.wait(waiters))
+    return {"us_each": (cpu() - before) / size * 1e6, "stall_ms": stall * 1e3}
 
 
 async def gathered(fetch: Any, size: int, width: int = 16) -> dict[str, float]:
@@ -427,7 +416,54 @@ async def stream_memory(port: int, size: int) -> dict[str, float]:
     return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
+async def many_leads(port: int, size: int) -> dict[str, float]:
+    """Hold the result of so many leads: bytes for each, the longest stall of the loop, and as text."""
+    async with session(port, rate_limit=None) as opened:
+        campaign = opened.campaign("acc", "camp")
+        await campaign.get_many(lead_ids(1600))
+        asked = lead_ids(size)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        stall, result = await longest_stall(campaign.get_many(asked))
+    figures = {
+        "bytes_per_lead": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / size,
+        "stall_ms": stall * 1e3,
+    }
+    for name in ("to_csv", "to_jsonl"):
+        started = time.perf_counter()
+        getattr(result, name)()
+        figures[f"{name}_s"] = time.perf_counter() - started
+    for name in ("iter_csv", "iter_jsonl"):
+        longest, last = 0.0, time.perf_counter()
+        for _ in getattr(result, name)():
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+        figures[f"{name}_part_ms"] = longest * 1e3
+    return figures
+
+
+async def import_time(_port: int, rounds: int) -> dict[str, float]:
+    """Import all of it, over importing what it depends on: the least of some runs."""
+    import subprocess
+
+    def least(modules: str) -> float:
+        code = (
+            f"import time; began = time.perf_counter(); import {modules}; print(time.perf_counter() - began)"
+        )
+        runs = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+            for _ in range(rounds)
+        ]
+        return min(float(run.stdout) for run in runs)
+
+    ours_too = "leadstatus_async.session"
+    return {
+        "import_ratio": least(f"aiohttp, msgspec, aiolimiter, {ours_too}")
+        / least("aiohttp, msgspec, aiolimiter")
+    }
+
+
 CONTESTANTS = {
+    "many-leads": many_leads,
+    "import": import_time,
     "floor": floor,
     "ours-stream": ours_stream,
     "ours-unordered": lambda port, size: ours_stream(port, size, ordered=False),

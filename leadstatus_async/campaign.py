@@ -1,4 +1,4 @@
-"""A campaign, and the calls about its leads.
+"""The calls about the leads of one campaign.
 
 Thin: each call is checked here, and made by a module of `_calls`.
 """

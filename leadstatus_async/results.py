@@ -1,4 +1,4 @@
-"""What calls hand back: `BatchResult` and the frozen figures beside it.
+"""What calls hand back: `BatchResult`, with its frozen figures.
 
 Data only: no I/O, no clock, no randomness. All times are seconds as float.
 """

@@ -1,4 +1,4 @@
-"""The session: options, lifecycle, and what its calls share.
+"""What a user opens: options in, calls out.
 
 It checks its options before any I/O, binds to the event loop of its first use, makes campaigns,
 and ends promptly: whoever still waits when it is closed learns so by `SessionClosedError`.

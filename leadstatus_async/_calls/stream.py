@@ -1,4 +1,4 @@
-"""A stream of leads: blocks of its source become one job that grows, and outcomes in bounded memory.
+"""A stream of leads in bounded memory: one job that grows by blocks of its source.
 
 The consumer pulls. What is read ahead of it is bounded by `max_buffered`, so a slow consumer stops the
 reading and with it the requests. The dispatcher knows the job, and by it the `Reading`, which never refers
@@ -113,10 +113,11 @@ class Reading:
         self._news.set()
         if self._job is not None:
             self._core.dispatcher.drop(self._job)
-        if self._closing is None:
+        if self._closing is None and (self._reader or self._closes):
             self._closing = self._core.keep(self._close_source())
-        # Whoever is cancelled a second time waits no longer; the source is closed all the same.
-        await asyncio.shield(self._closing)
+        if self._closing is not None:
+            # Whoever is cancelled a second time waits no longer; the source is closed all the same.
+            await asyncio.shield(self._closing)
         if self._job is not None:
             await self._core.dispatcher.joined()
 
@@ -250,15 +251,20 @@ class Reading:
         except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
             return False
 
+    @property
+    def _closes(self) -> bool:
+        """Whether the source can be closed; a list's iterator cannot."""
+        return hasattr(self._source, "aclose") or hasattr(self._source, "close")
+
     async def _close_source(self) -> None:
+        source: Any = self._source
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait({self._reader})
-        close = getattr(self._source, "aclose", None)
-        if close is not None:
-            await close()
-        elif (close := getattr(self._source, "close", None)) is not None:
-            close()
+        if hasattr(source, "aclose"):
+            await source.aclose()
+        elif self._closes:
+            source.close()
 
 
 class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):

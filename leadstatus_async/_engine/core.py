@@ -1,4 +1,4 @@
-"""What the calls of one session share, and its life: entered, drained, closed."""
+"""What the calls of one session share, from its first use to its end."""
 
 from __future__ import annotations
 

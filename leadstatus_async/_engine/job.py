@@ -1,4 +1,4 @@
-"""What stands in the queue for a permit: a `Source`; a `Job` is one, leads on their way to an outcome each.
+"""What stands in the queue for a permit: a `Source`, of which a `Job` is the usual kind.
 
 A job knows nobody. It hands out requests when it is asked, is told what became of each, and hands every run
 of outcomes on, by `deliver`, as soon as it is known. Queue, timers and tasks are the dispatcher's.

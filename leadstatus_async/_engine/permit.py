@@ -380,12 +380,14 @@ class Dispatcher:
                 self.give_up(ended.broken)
             elif ended.slower:
                 self._trim()
+            self.go_on(job)
         except Exception as bug:  # noqa: BLE001 - rather than hang its caller
             self._running.pop(request, None)
             job.backlog.returned(request)
             job.crash(_bare(bug))
-        self.go_on(job)
-        self._free = False
+            self.go_on(job)
+        finally:
+            self._free = False
 
     # Rulings
 

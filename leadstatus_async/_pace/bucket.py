@@ -1,4 +1,4 @@
-"""One `RateLimit` as a bucket: aiolimiter's arithmetic, and what its public API does not have.
+"""One `RateLimit` as a bucket: aiolimiter's arithmetic, made fit.
 
 All times are seconds as float, on whatever clock the caller has; aiolimiter itself reads that of the
 running event loop.

@@ -1,4 +1,4 @@
-"""Until when a call may take, and what its caller is told when that is not enough."""
+"""Until when a call may take, in words for its caller."""
 
 from __future__ import annotations
 

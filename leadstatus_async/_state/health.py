@@ -1,4 +1,4 @@
-"""How the server fares, judged from its answers, and what each answer entails: plan, then act.
+"""How the server fares, judged from its answers: plan, then act.
 
 Theory of operation. Every request that is sent is told here twice: when it departs (`departed`), and when
 it ends, in exactly one of three ways (`answered`, `failed`, `untold`). The reply to the end is a

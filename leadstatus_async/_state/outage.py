@@ -1,4 +1,4 @@
-"""Whether the server is down, and when to look again: a state machine without a clock.
+"""Whether the server is down: a state machine without a clock.
 
 Five failures in a row of the server or of the way to it, from at least two requests, stop all
 sending; more where failing is usual, so that chance is not taken for an outage. Then one probe at a

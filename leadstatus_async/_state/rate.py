@@ -1,10 +1,19 @@
 """At which rate to go on, judged from the answers: the controller behind a limiter.
 
-A 429 cuts the rate, once per episode; an episode ends with the first success of a request sent after the
-cut, and what was really admitted meanwhile then says where to go on. From there the rate settles below the
-ceiling that failed, and probes beyond it later: the more an episode costs, the rarer. Rate-limit headers may
-slow it from the first answer on (d7). Values in, values out: the clock is an argument, the rate never
-exceeds the configured one, and pauses are made elsewhere. `docs/quota.md` shows what comes of it.
+Theory of operation. Nobody knows the true limit, and only a 429 says that it is lower than what was
+configured. So all is learned from three facts about each answer: when its request was sent, when it came,
+whether it was a 429. The state goes around this circle:
+
+1. *Cruising* at the configured rate, or at what settled below a ceiling.
+2. *An episode* begins with a 429: the rate is cut, once. Until the first success of a request that was sent
+   after the cut, further 429s only pause: a lock-out is no reason to cut again.
+3. *Going on*: what was really admitted in the second before, where it can be believed, is the ceiling now.
+   The rate begins below it and settles just under it.
+4. *A probe*, after a while below the ceiling, goes beyond it. What is confirmed is the new ceiling; a
+   refusal is another episode, and makes the next probe rarer, by what it cost: a lock-out more than a pause.
+
+Rate-limit headers may slow it from the first answer on (d7), never past the configured rate. Values in,
+values out: the clock is an argument, and pauses are made elsewhere. `docs/quota.md` shows what comes of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The caller's list on its way to distinct IDs, and the outcomes on their way back to its positions."""
+"""The caller's list, folded to distinct IDs, with the way back to its positions."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from leadstatus_async import DeadlineExceededError, RateLimit, RetryPolicy
+from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_session import START, Wire, virtual_session
 from tests.virtual_time import run
 
@@ -170,6 +171,32 @@ def test_gets_have_deadlines_of_their_own():
             assert ended == [1 + number / 10 for number in range(20)]
             assert session._core.idle
         assert len(wire.sent) == 1
+
+    run(main)
+
+
+def test_a_limiter_is_told_how_many_could_go():
+    """As many as there are slots for, or requests to send, whichever is less; at least the one that asks."""
+    told = []
+
+    class Curious(TokenBucketLimiter):
+        async def acquire(self, *, max_pause=None, waiting=1):
+            told.append(waiting)
+            await super().acquire(max_pause=max_pause, waiting=waiting)
+
+    async def main():
+        wire = Wire(lambda sent: "ok", latency=1.0)
+        options = {"rate_limit": Curious(RateLimit(1000)), "chunk_size": 10, "concurrency": 8}
+        async with virtual_session(wire, **options) as session:
+            campaign = session.campaign("a", "c")
+            await campaign.get("x")
+            assert told == [1]
+            told.clear()
+            await campaign.get_many(leads(125))
+            assert told == [8, 7, 6, 5, 4, 3, 2, 1, 1, 1, 1, 1, 1]
+            told.clear()
+            await asyncio.gather(*(campaign.get(f"x{number}") for number in range(25)))
+            assert told == [3, 2, 1]
 
     run(main)
 

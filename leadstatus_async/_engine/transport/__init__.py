@@ -138,19 +138,19 @@ class Transport:
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
-        way, task, late = Way(), cast("asyncio.Task[object]", asyncio.current_task()), False
+        way, task, expired = Way(), cast("asyncio.Task[object]", asyncio.current_task()), False
         self._timeouts.begin(task)
         try:
             try:
                 return await self._exchange(self._session, target, way)
             finally:
-                late = self._timeouts.end(task)
-                if late:  # told by an error, even if somebody cuts it in this very turn: the server is slow
+                expired = self._timeouts.end(task)
+                if expired:  # told by an error even if somebody cuts it in this turn: the server is slow
                     task.uncancel()
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return _failure(caught, way, seconds=self._seconds, origin=self._origin)
         except BaseException as caught:  # noqa: BLE001 - raised again below
-            if late and isinstance(caught, asyncio.CancelledError):
+            if expired and isinstance(caught, asyncio.CancelledError):
                 return _failure(TimeoutError(), way, seconds=self._seconds, origin=self._origin)
             ended = caught
         # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.

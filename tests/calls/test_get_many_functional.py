@@ -342,6 +342,26 @@ async def test_plan_says_what_a_call_will_cost(server, make_session):
     assert campaign.plan([]) == type(plan)(requests=0, bytes=0, seconds=0.0)
 
 
+async def test_a_long_list_with_duplicates_lets_others_run(make_session):
+    """Thousands of positions, some of them twice: each is answered, and other tasks have their turns."""
+    campaign = make_session(chunk_size=1000, max_url_bytes=100_000).campaign("acc", "camp")
+    lead_ids = [f"x{number % 10_000}" for number in range(12_000)]
+    turns, running = 0, True
+
+    async def others():
+        nonlocal turns
+        while running:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    result = await campaign.get_many(lead_ids)
+    running = False
+    await other
+    assert [status.lead_id for status in result] == lead_ids
+    assert turns > 10
+
+
 class Recorder:
     """A limiter that is not ours: grants everything, and remembers."""
 

@@ -712,3 +712,44 @@ async def test_leaving_a_stream_whose_source_swallows_a_cancellation(make_sessio
                 async for _ in stream:
                     await asyncio.sleep(0.001)
     assert closed
+
+
+async def test_a_source_with_bad_ids_and_a_slow_consumer_goes_on(server, make_session):
+    """Chunks that bad IDs leave partly filled are sent when nothing else is in flight."""
+    session = make_session(chunk_size=10)
+    source = ["bad,id" if number % 3 == 0 else f"x{number}" for number in range(100)]
+    outcomes = []
+    async for outcome in session.campaign("a", "c").stream(source, on_error="collect", max_buffered=25):
+        outcomes.append(outcome.ok)
+        await asyncio.sleep(0)
+    assert outcomes == [number % 3 != 0 for number in range(100)]
+
+
+async def test_each_failed_lead_of_a_stream_has_its_own_error(server, make_session):
+    """lead_ids name the leads of the request, not those of another."""
+    server.hold()
+    server.fault("401", when=lambda request: "x2" in request.lead_ids)
+    campaign = make_session(chunk_size=2, concurrency=3).campaign("a", "c")
+    stream = campaign.stream([f"x{number}" for number in range(8)], on_error="collect", max_buffered=8)
+    first = asyncio.create_task(anext(stream))
+    await server.wait_for_requests(3)
+    server.release()
+    outcomes = [await first, *[outcome async for outcome in stream]]
+    for outcome in outcomes:
+        assert outcome.ok or outcome.lead_id in outcome.error.lead_ids
+
+
+async def test_a_source_that_breaks_while_the_stream_ends(server, make_session):
+    """The fatal answer comes first; what the source would have said is nobody's business any more."""
+    from leadstatus_async import AuthenticationError
+
+    def source():
+        yield from ["x", "y"]
+        raise OSError("gone")
+
+    server.fault("401", times=None)
+    campaign = make_session(chunk_size=2).campaign("a", "c")
+    for on_error in ("raise", "collect"):
+        with pytest.raises(AuthenticationError):
+            async for _ in campaign.stream(source(), max_buffered=2, on_error=on_error):
+                pass

@@ -162,3 +162,16 @@ def test_without_a_limit_there_is_nothing_to_learn():
         await asyncio.wait_for(grants(limiter, 100), 0.001)
 
     run(main)
+
+
+async def test_a_learned_rate_is_forgotten_at_the_configured_one():
+    """The bucket that was learned goes when there is nothing left to hold back."""
+    from types import SimpleNamespace
+
+    limiter = TokenBucketLimiter(RateLimit(10))
+    await limiter.acquire()
+    limiter._follow(SimpleNamespace(rate=2.0, reason="test"))
+    assert limiter.wait_time(1) > 0.4
+    limiter._follow(SimpleNamespace(rate=10.0, reason=""))
+    assert limiter._learned is None
+    assert len(limiter._buckets) == 1

@@ -1,16 +1,18 @@
-"""A real server that is down in odd ways; how long is what `test_outages` is about, in virtual time."""
+"""A real server that is down, in plain ways and in odd ones; how long is what `test_outages` is about."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from leadstatus_async import (
     APIConnectionError,
     BatchError,
     LeadStatusError,
+    LeadStatusSession,
     RateLimit,
     RetryPolicy,
     ServerError,
@@ -18,12 +20,14 @@ from leadstatus_async import (
 )
 from leadstatus_async._state import health
 from leadstatus_async.testing import Fault
+from tests.conftest import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
+PATIENT = RetryPolicy(base_delay=0.02, max_delay=0.1, max_outage=30)
 SLACK = 1.0  # for the machine
 QUICK = RetryPolicy(base_delay=0.02, max_delay=0.1, max_outage=30)
 
@@ -160,12 +164,129 @@ async def test_what_was_spared_at_the_end_of_an_outage_is_not_sent_again(server,
     assert loop.time() - begun < 0.4 + 0.5 + 0.4 + SLACK, "timeout, patience, and the last probe's timeout"
 
 
-async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make_session):
-    """max_outage=0: what was refused together is asked once more; only a second refusal is the end."""
-    server.fault("429", times=16)
-    server.hold()
-    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.01, max_outage=0))
-    job = asyncio.create_task(session.campaign("a", "c").get_many(leads(50)))
-    await server.wait_for_requests(16)
-    server.release()
-    assert len((await job).statuses) == 50
+async def test_a_server_that_restarts_in_mid_job_costs_no_lead(server, make_session):
+    """Connections refused for a while: sending stops, probes go out, the job goes on (default rule)."""
+    seen = []
+    session = make_session(chunk_size=10, rate_limit=RateLimit(500), retry=PATIENT, on_event=seen.append)
+    job = asyncio.create_task(session.campaign("a", "c").get_many(leads(3000)))
+    await server.wait_for_requests(50)
+    await server.stop_listening()
+    while not any(isinstance(event, events.OutageStarted) for event in seen):
+        await asyncio.sleep(0.005)
+    attempts = session.stats.requests
+    await asyncio.sleep(0.5)
+    assert session.stats.requests - attempts <= 10, "few requests while it is down"
+    await server.start_listening()
+    result = await job
+    assert [status.lead_id for status in result] == leads(3000)
+    (ended,) = [event for event in seen if isinstance(event, events.OutageEnded)]
+    assert ended.answered
+    assert ended.seconds > 0.4
+
+
+async def test_a_server_that_never_answered_ends_soon(server, make_session):
+    """1,000 chunks: at most 120 requests, and the end comes when one request has spent its attempts."""
+    await server.stop_listening()
+    seen = []
+    session = make_session(chunk_size=1, retry=PATIENT, on_event=seen.append)
+    with pytest.raises(BatchError) as caught:
+        await session.campaign("a", "c").get_many(leads(1000))
+    assert isinstance(caught.value.exceptions[0], APIConnectionError)
+    assert len(caught.value.result.failures) == 1000
+    assert session.stats.requests <= 120
+    (ended,) = [event for event in seen if isinstance(event, events.OutageEnded)]
+    assert not ended.answered
+    await server.start_listening()
+    assert (await session.campaign("a", "c").get("x")).ok, "later calls start afresh"
+
+
+async def test_an_outage_is_given_up_after_max_outage(server, make_session):
+    """What waits then fails with the last error, and what was finished stays."""
+    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.01, max_delay=0.05, max_outage=0.3))
+    campaign = session.campaign("a", "c")
+    await campaign.get("warm")
+    server.fault("500", times=None)
+    with pytest.raises(BatchError) as caught:
+        await campaign.get_many(leads(100))
+    assert {type(error) for error in caught.value.exceptions} == {ServerError}
+    assert server.count < 60
+
+
+async def test_a_server_error_that_is_final_fails_its_leads_in_an_outage_too(server, make_session):
+    """501 counts towards the outage, but is not waited out."""
+    from leadstatus_async.testing import Fault
+
+    server.fault(Fault(501), times=None)
+    session = make_session(chunk_size=1, concurrency=2, retry=PATIENT)
+    with pytest.raises(BatchError):
+        await session.campaign("a", "c").get_many(leads(12))
+    assert server.count == 12
+
+
+async def test_what_is_in_flight_spends_its_attempts(server, make_session):
+    """A request that fails for the last time while the outage begins fails its leads."""
+    session = make_session(
+        chunk_size=1, concurrency=8, retry=RetryPolicy(max_attempts=2, base_delay=0.01, max_delay=0.01)
+    )
+    await session.campaign("a", "c").get("warm")
+    server.fault("500", times=None, when=lambda request: server.count < 60)
+    result = await session.campaign("a", "c").get_many(leads(40), on_error="collect")
+    assert [outcome.lead_id for outcome in result] == leads(40)
+    assert all(isinstance(failure.error, ServerError) for failure in result.failures)
+
+
+async def test_a_half_broken_server_is_no_outage(server, make_session):
+    """Every second answer a 502: everything is answered in the end."""
+    session = make_session(
+        chunk_size=1, retry=RetryPolicy(base_delay=0.001, max_delay=0.01, max_attempts=30, budget=1000)
+    )
+    turn = iter(range(10**6))
+    server.fault("502", times=None, when=lambda request: next(turn) % 2 == 0)
+    result = await session.campaign("a", "c").get_many(leads(200))
+    assert len(result.statuses) == 200
+
+
+async def test_closing_while_probes_wait_cancels_their_timer(server, make_session):
+    """An outage whose next probe is due later leaves no timer behind."""
+    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=30, max_delay=30))
+    campaign = session.campaign("a", "c")
+    server.fault("500", times=None)
+    job = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(30)], on_error="collect"))
+    while session._core.enter().dispatcher._alarm is None:
+        await asyncio.sleep(0.001)
+    await session.aclose()
+    with pytest.raises(Exception, match="closed"):
+        await job
+    assert session._core.idle
+
+
+async def test_an_outage_of_disconnects_on_a_lent_session_is_waited_out(server):
+    """Probes cost nothing there either, though each disconnect is charged twice."""
+    async with aiohttp.ClientSession() as lent:
+        session = LeadStatusSession(
+            KEY, base_url=server.url, http_session=lent, rate_limit=None, chunk_size=1, concurrency=4,
+            retry=RetryPolicy(base_delay=0.01, max_delay=0.05, max_outage=30, max_attempts=12),
+        )  # fmt: skip
+        campaign = session.campaign("a", "c")
+        await campaign.get("warm")
+        server.fault("disconnect", times=60)
+        assert len(await campaign.get_many([f"x{number}" for number in range(4)])) == 4
+        await session.aclose()
+
+
+async def test_an_outage_nobody_waits_in_has_no_clock(server, make_session):
+    """Whoever comes later has the whole of max_outage; aclose tells of its end."""
+    seen = []
+    policy = RetryPolicy(base_delay=0.01, max_delay=0.02, max_outage=30)
+    session = make_session(chunk_size=1, retry=policy, on_event=seen.append)
+    campaign = session.campaign("a", "c")
+    await campaign.get("warm")
+    server.fault("500", times=None)
+    call = asyncio.create_task(campaign.get_many([f"x{number}" for number in range(20)]))
+    while not any(type(event).__name__ == "OutageStarted" for event in seen):
+        await asyncio.sleep(0.001)
+    call.cancel()
+    await asyncio.wait([call])
+    assert session._core.dispatcher._alarm is None
+    await session.aclose()
+    assert type(seen[-1]).__name__ == "OutageEnded"

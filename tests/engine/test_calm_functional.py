@@ -1,0 +1,158 @@
+"""Calls that end at odd moments: they leave nothing behind, and harm nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+from collections import Counter
+
+import pytest
+
+from leadstatus_async import (
+    LeadStatusSession,
+    RateLimit,
+    RetryPolicy,
+    SessionClosedError,
+)
+from leadstatus_async._engine.transport import Received
+from leadstatus_async.testing import FakeLeadStatusServer
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def leads(count, prefix="lead"):
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"data": {"items": [{"leadId": "x", "workflowStatus": "a"}]}}'])
+async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, monkeypatch, body):
+    """The answer comes in the very turn in which its call ends."""
+    session = make_session()
+    core = session._core.enter()
+
+    async def send(_target):
+        for job in list(core.dispatcher.jobs):
+            core.dispatcher.drop(job)
+        return Received(200, {}, body)
+
+    monkeypatch.setattr(core.transport, "send", send)
+    await session.campaign("a", "c").get_many(["x"])
+    assert session.stats.in_flight == 0
+
+
+async def test_a_get_beside_a_bulk_in_another_context(server, make_session):
+    """A permit granted to a call of another context is sent from that context, in the same turn."""
+    session = make_session(concurrency=2, chunk_size=1, rate_limit=RateLimit(500))
+    campaign = session.campaign("a", "c")
+    bulk = asyncio.create_task(campaign.get_many([f"b{number}" for number in range(40)]))
+    singles = await asyncio.gather(*(campaign.get(f"s{number}") for number in range(5)))
+    assert [status.lead_id for status in singles] == [f"s{number}" for number in range(5)]
+    assert len(await bulk) == 40
+    assert server.max_in_flight <= 2
+
+
+async def test_a_call_that_ends_between_permit_and_sending_leaves_nothing(server, make_session, monkeypatch):
+    """A permit granted across contexts belongs to the call from the grant on, and dies with it."""
+    session = make_session(concurrency=2, chunk_size=1)
+    campaign = session.campaign("a", "c")
+    dispatcher = session._core.enter().dispatcher
+    spawn, calls = dispatcher._spawn, {}
+
+    def ends_at_once(context, granted=None):
+        worker = spawn(context, granted)
+        if granted is not None and granted[1].ids[0].startswith("b"):
+            calls["b"].cancel()
+        return worker
+
+    monkeypatch.setattr(dispatcher, "_spawn", ends_at_once)
+    calls["a"] = asyncio.create_task(campaign.get_many([f"a{number}" for number in range(30)]))
+    calls["b"] = asyncio.create_task(campaign.get_many([f"b{number}" for number in range(30)]))
+    await asyncio.wait(calls.values())
+    assert session.stats.in_flight == 0
+    assert session._core.idle
+    assert len(calls["a"].result()) == 30
+
+
+async def test_closing_while_a_long_list_is_read(make_session):
+    """SessionClosedError, with a result that has every position."""
+    session = make_session()
+    call = asyncio.create_task(session.campaign("a", "c").get_many([f"x{n}" for n in range(20_000)]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await session._core.aclose(0.0)
+    with pytest.raises(SessionClosedError) as caught:
+        await call
+    assert len(caught.value.result) == 20_000
+
+
+async def test_days_of_use_leave_nothing_behind():
+    """Thousands of calls with faults and cancellations end with as many tasks and objects as before.
+
+    LEADSTATUS_SOAK=30000 makes it as long as one likes.
+    """
+    seed = 20260101
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    faults = {"500": 41, "reset": 53, "missing-row": 61, "429-retry-after-ms": 997, "cut-body": 71}
+    async with FakeLeadStatusServer(faults_every=faults, keep_requests=False) as server:
+        session = LeadStatusSession(
+            "sk_test",
+            base_url=server.url,
+            rate_limit=RateLimit(2000),
+            retry=RetryPolicy(base_delay=0.001, budget=10_000),
+        )
+
+        async def one(number):
+            campaign = session.campaign("a", f"c{number % 50}")
+            kind = dice.random()
+            if kind < 0.7:
+                call = asyncio.create_task(campaign.get(f"x{number % 300}"))
+            elif kind < 0.9:
+                call = asyncio.create_task(campaign.get_many(leads(number % 40), on_error="collect"))
+            else:
+                call = asyncio.create_task(first(campaign.stream(leads(300))))
+            if dice.random() < 0.2:
+                await asyncio.sleep(dice.random() / 100)
+                call.cancel()
+            await asyncio.wait([call])
+            if not call.cancelled():
+                call.exception()
+
+        async def first(stream):
+            async for outcome in stream:
+                return outcome
+            return None
+
+        async def rounds(count):
+            for start in range(0, count, 100):
+                await asyncio.gather(*(one(start + number) for number in range(100)))
+            while session.stats.in_flight or session.stats.queued:
+                await asyncio.sleep(0.01)
+            gc.collect()
+            own = [
+                thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("leadstatus")
+            ]
+            return Counter(type(thing).__name__ for thing in own), len(asyncio.all_tasks())
+
+        await rounds(400)
+        before = await rounds(400)
+        open_before = server.connections
+        after = await rounds(int(os.environ.get("LEADSTATUS_SOAK", "3000")))
+        for name in (
+            "Job",
+            "Backlog",
+            "Request",
+            "Window",
+            "Reading",
+            "Gets",
+            "_Batch",
+            "_Waiter",
+            "StatusStream",
+        ):
+            assert after[0][name] <= before[0][name] + 2, name
+        assert after[1] <= before[1] + 16, "the server's connections aside"
+        assert server.connections <= max(16, open_before)
+        assert session._core.idle
+        await session.aclose()

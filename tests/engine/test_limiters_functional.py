@@ -1,0 +1,148 @@
+"""Pauses that are long, and limiters that break: told by an error, lost by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from leadstatus_async import (
+    BatchError,
+    LimiterError,
+    RateLimit,
+    RateLimitError,
+    RetryPolicy,
+)
+from leadstatus_async.limiter import TokenBucketLimiter
+from leadstatus_async.testing import Fault
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def leads(count, prefix="lead"):
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make_session):
+    """max_outage=0: what was refused together is asked once more; only a second refusal is the end."""
+    server.fault("429", times=16)
+    server.hold()
+    session = make_session(chunk_size=1, retry=RetryPolicy(base_delay=0.01, max_outage=0))
+    job = asyncio.create_task(session.campaign("a", "c").get_many(leads(50)))
+    await server.wait_for_requests(16)
+    server.release()
+    assert len((await job).statuses) == 50
+
+
+async def test_a_pause_that_is_too_long_reaches_who_backs_off(server, make_session):
+    """Not only the queue is turned away: chunks in back-off are, too."""
+    policy = RetryPolicy(base_delay=20, max_delay=20, max_retry_after=30)
+    session = make_session(chunk_size=1, retry=policy, concurrency=2)
+    server.script("502", "429-retry-after-huge")
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    result = await session.campaign("a", "c").get_many(["x", "y"], on_error="collect")
+    assert len(result.failures) == 2
+    assert loop.time() - started < 5
+
+
+async def test_an_absurd_pause_is_no_end_of_the_session(server, make_session):
+    """A thousand years: the call is told, and the gate is shut for a day, not for ever."""
+    server.fault(Fault(429, headers={"Retry-After": "31536000"}))
+    session = make_session()
+    with pytest.raises(RateLimitError) as caught:
+        await session.campaign("a", "c").get("x")
+    assert caught.value.retry_after == 31536000
+    assert session.rate_limit_state.paused_for <= 86400
+
+
+@pytest.mark.parametrize("broken", ["observe", "pause", "state"])
+async def test_a_limiter_that_breaks_in_mid_call_loses_nothing(server, make_session, broken):
+    """Whatever a lent limiter raises is a `LimiterError`; what was answered before stays."""
+
+    class Breaking(TokenBucketLimiter):
+        tripped = False
+
+        def observe(self, *args):
+            self._trip("observe")
+            super().observe(*args)
+
+        def pause(self, *args):
+            self._trip("pause")
+            super().pause(*args)
+
+        @property
+        def state(self):
+            self._trip("state")
+            return super().state
+
+        def _trip(self, where):
+            if self.tripped and where == broken:
+                raise ValueError("mine")
+
+    limiter = Breaking(None)
+    server.fault("429", when=lambda request: request.lead_ids == ("x3",))
+    session = make_session(chunk_size=1, concurrency=1, rate_limit=limiter)
+
+    def trip(progress):
+        limiter.tripped = progress.done == 3
+
+    result = await session.campaign("a", "c").get_many(
+        [f"x{number}" for number in range(6)], on_error="collect", progress=trip
+    )
+    assert [outcome.ok for outcome in result[:3]] == [True] * 3
+    assert {type(failure.error) for failure in result.failures} == {LimiterError}
+    assert isinstance(result.failures[0].error.__cause__, ValueError)
+
+
+async def test_a_limiter_that_loses_its_clock_in_mid_call(server, make_session):
+    """It is asked again when a pause comes, and the deadline may have to be told: a `LimiterError` then."""
+
+    class Stopping(TokenBucketLimiter):
+        def wait_time(self, ahead=0):
+            if self.state.paused_for:
+                raise ValueError("mine")
+            return super().wait_time(ahead)
+
+    server.fault("429", times=None)
+    session = make_session(rate_limit=Stopping(RateLimit(100)), chunk_size=1, concurrency=1)
+    result = await session.campaign("a", "c").get_many(["x", "y"], deadline=5, on_error="collect")
+    assert {type(failure.error) for failure in result.failures} == {LimiterError}
+    assert isinstance(result[0].error.__cause__, ValueError)
+    assert server.count == 1
+
+
+async def test_a_limiter_that_cannot_tell_the_time_is_named(make_session):
+    """Its `wait_time` raises before anything is sent: the caller is told by a `LimiterError`."""
+
+    class Timeless(TokenBucketLimiter):
+        def wait_time(self, ahead=0):
+            raise ValueError("mine")
+
+    session = make_session(rate_limit=Timeless(RateLimit(10)))
+    with pytest.raises(LimiterError, match="ValueError"):
+        await session.campaign("a", "c").get_many(["x"], deadline=5)
+    with pytest.raises(LimiterError, match="ValueError"):
+        await session.campaign("a", "c").get("x", deadline=5)
+    assert session.stats.requests == 0
+
+
+async def test_a_source_or_limiter_that_was_cancelled_by_others(server, make_session):
+    """What they raise is an error of theirs: told, not waited for."""
+
+    async def source():
+        yield "x"
+        raise asyncio.CancelledError
+
+    outcomes = []
+    with pytest.raises(Exception, match="cancelled"):
+        async for outcome in make_session().campaign("a", "c").stream(source()):
+            outcomes.append(outcome)
+    assert len(outcomes) == 1
+
+    from tests.calls.test_get_many_functional import Recorder
+
+    limiter = Recorder(asyncio.CancelledError())
+    with pytest.raises(BatchError, match="LimiterError"):
+        await make_session(rate_limit=limiter).campaign("a", "c").get_many(["x"])
+    assert limiter.acquired == 1

@@ -1,0 +1,120 @@
+"""What observers and logs are told, and that nothing they do breaks a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from leadstatus_async import (
+    DeadlineExceededError,
+    LeadStatusSession,
+    events,
+)
+from leadstatus_async.testing import FakeLeadStatusServer, Fault
+from tests.conftest import KEY
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+def leads(count, prefix="lead"):
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+async def test_events_tell_what_happened(server, make_session):
+    """AttemptFinished counts exactly what the server saw; the others say what was decided."""
+    seen = []
+    session = make_session(on_event=seen.append)
+    campaign = session.campaign("acc", "camp")
+    server.script("429-retry-after-ms", "500", "400", "414")
+    await campaign.get_many(leads(250))
+    await campaign.get("single")
+    assert len([status async for status in campaign.stream(leads(250))]) == 250
+    kinds = Counter(type(event).__name__ for event in seen)
+    assert kinds["AttemptFinished"] == server.count
+    assert kinds["RetryScheduled"] == 2
+    assert kinds["ChunkSplit"] == 2
+    assert kinds["Paused"] == 1
+    assert kinds["BatchFinished"] == 3
+    attempt = next(
+        event for event in seen if isinstance(event, events.AttemptFinished) and event.status == 429
+    )
+    assert (attempt.account, attempt.campaign, attempt.error) == ("acc", "camp", "RateLimitError")
+    assert attempt.trace_id
+
+
+async def test_a_cut_request_is_told_too(server, make_session):
+    """A request whose caller left ends in an event of its own."""
+    seen = []
+    server.fault("hang", times=None)
+    session = make_session(on_event=seen.append)
+    with pytest.raises(DeadlineExceededError):
+        await session.campaign("a", "c").get("x", deadline=0.05)
+    assert [event.error for event in seen if isinstance(event, events.AttemptFinished)] == ["CancelledError"]
+
+
+async def test_an_observer_that_raises_breaks_nothing(server, make_session, caplog):
+    """It is logged once, and the call goes on."""
+
+    def broken(_):
+        raise ValueError("mine")
+
+    session = make_session(on_event=broken)
+    assert (await session.campaign("a", "c").get("x")).ok
+    assert sum("on_event callback raised" in record.message for record in caplog.records) == 1
+
+
+async def test_log_lines_hold_no_lead_ids(server, make_session, caplog):
+    """One line per decision, at INFO, without whom it is about (g13)."""
+    caplog.set_level("INFO", "leadstatus_async")
+    server.script("500", "429-retry-after-ms")
+    await make_session().campaign("a", "c").get_many(["person-4711"])
+    assert len([record for record in caplog.records if "attempt" in record.message]) == 2
+    assert "4711" not in caplog.text
+
+
+async def test_callbacks_that_raise_cancelled_hang_nobody(server, make_session):
+    """CancelledError out of a callback is the callback's, not ours."""
+
+    def broken(*_):
+        raise asyncio.CancelledError
+
+    session = make_session(on_event=broken)
+    assert len(await session.campaign("a", "c").get_many(["x", "y"], progress=broken)) == 2
+
+
+async def test_a_pause_is_told_once(server, make_session):
+    """Sixteen 429s of requests sent together are one `Paused`."""
+    seen = []
+    server.fault(Fault(429, headers={"Retry-After": "1"}), times=16)
+    server.hold()
+    session = make_session(chunk_size=1, on_event=seen.append)
+    job = asyncio.create_task(session.campaign("a", "c").get_many([f"x{number}" for number in range(16)]))
+    await server.wait_for_requests(16)
+    server.release()
+    await job
+    assert len([event for event in seen if isinstance(event, events.Paused)]) == 1
+
+
+@pytest.mark.parametrize("where", ["on_event", "progress"])
+def test_an_interrupt_in_a_callback_ends_the_loop_and_hangs_nobody(where):
+    """SystemExit is for the process, and not for us to catch; nor do we wait for what it has ended."""
+    told = []
+
+    def leave(what):
+        told.append(what)
+        if len(told) == 1:
+            raise SystemExit(7)
+
+    async def main():
+        async with FakeLeadStatusServer() as server:
+            options = {"on_event": leave} if where == "on_event" else {}
+            session = LeadStatusSession(KEY, base_url=server.url, rate_limit=None, **options)
+            async with session, asyncio.timeout(10):
+                options = {"progress": leave} if where == "progress" else {}
+                await session.campaign("a", "c").get_many(["x"], **options)
+
+    with pytest.raises(SystemExit) as caught:
+        asyncio.run(main())
+    assert caught.value.code == 7

@@ -21,6 +21,7 @@ of a job goes through it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import traceback
 from typing import TYPE_CHECKING, cast
@@ -87,6 +88,7 @@ class Dispatcher:
         self._running: dict[Request, tuple[Job, Worker]] = {}  # from the permit to the ruling
         self._free = False  # a worker is about to stand, if anybody waits: none need be made
         self._waking: asyncio.Handle | None = None
+        self._unbegun: Worker | None = None  # who was handed the newest token, and has not begun
         self._cut: set[Worker] = set()  # cancelled, and not gone yet
         self._joined = asyncio.Event()
         self._owed = 0  # tokens, for requests that went out without a permit
@@ -268,6 +270,10 @@ class Dispatcher:
 
     def _cancel(self, worker: Worker) -> None:
         worker.cancel()
+        if worker is self._unbegun:
+            self._unbegun = None
+            with contextlib.suppress(LimiterError):  # a limiter that fails is told of at the next acquire
+                self._limiter.refund()
         self._cut.add(worker)
         self._joined.clear()
 
@@ -292,13 +298,16 @@ class Dispatcher:
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
         me = cast("Worker", asyncio.current_task())
+        if self._unbegun is me:
+            self._unbegun = None
         while granted is not None or (granted := await self._permit()) is not None:
             if self._standing is me:
                 self._standing = None
             job, request = granted
             if job.context is not context:
                 # From now on the request is the other worker's: whoever drops the job must find it there.
-                self._running[request] = (job, self._spawn(job.context, granted))
+                self._unbegun = self._spawn(job.context, granted)
+                self._running[request] = (job, self._unbegun)
                 return
             self._running[request] = (job, me)
             if self._queue and self._waking is None:
@@ -317,6 +326,7 @@ class Dispatcher:
         try:
             while self._queue:
                 await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
+                self._unbegun = None  # only the newest token can be given back
                 if self._owed:
                     self._owed -= 1
                     continue

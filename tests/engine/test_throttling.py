@@ -217,6 +217,24 @@ def test_several_limits_hold_together():
     run(main, lateness(1))
 
 
+def test_what_went_out_without_a_token_is_waited_for():
+    """On a lent session a lost connection may have been two requests: the next ones wait for both."""
+
+    async def main():
+        wire = Wire(lambda sent: "reset" if sent.number < 5 else "ok")
+        wire.hidden_attempts = 1
+        policy = RetryPolicy(max_attempts=12, max_outage=0)
+        options = {"rate_limit": RateLimit(1), "chunk_size": 1, "retry": policy}
+        async with virtual_session(wire, **options) as session:
+            result = await session.campaign("a", "c").get_many(leads(20))
+        assert len(result.statuses) == 20
+        assert len(wire.sent) == 25
+        assert result.stats.requests == 30
+        assert 28 <= wire.sent[-1].at <= 30.5, "one a second, those unseen included"
+
+    run(main)
+
+
 def test_max_attempts_of_one_sends_nothing_twice():
     """Not after a 429 either."""
 

@@ -116,6 +116,9 @@ class Campaign:
         waiter = gets.join(lead_id, deadline)
         try:
             return await waiter.future
+        except GeneratorExit:  # the coroutine was closed, and may not wait any more
+            gets.let_go(waiter)
+            raise
         except BaseException:
             await gets.leave(waiter)
             raise

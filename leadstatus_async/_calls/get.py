@@ -144,15 +144,15 @@ class Gets:
 
     async def leave(self, waiter: _Waiter) -> None:
         """Wait no longer; when the last one of its batch leaves, the request has ended with this."""
+        self.let_go(waiter)
+        await self.core.dispatcher.joined(self if waiter.batch is None else waiter.batch.job)
+
+    def let_go(self, waiter: _Waiter) -> None:
+        """Let go of a waiter; with the last one of a batch its request is cancelled."""
         if waiter.alarm is not None:
             waiter.alarm.cancel()
         if waiter.future.done() and not waiter.future.cancelled():
             waiter.future.exception()  # cancelled while it came: nobody else will look at it
-        self._leave(waiter)
-        await self.core.dispatcher.joined()
-
-    def _leave(self, waiter: _Waiter) -> None:
-        """Let go of a waiter; with the last one of a batch its request is cancelled."""
         batch = waiter.batch
         waiting = self.waiting if batch is None else batch.waiting
         waiters = waiting.get(waiter.lead_id, [])

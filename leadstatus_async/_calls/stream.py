@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import sys
 from collections.abc import AsyncIterator
+from functools import partial
+from inspect import isawaitable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.deadline import Deadline
-from leadstatus_async.errors import LeadStatusError, for_caller, own_copy
+from leadstatus_async.errors import LeadStatusError, SessionClosedError, for_caller, own_copy
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
@@ -32,6 +36,9 @@ OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=T
 
 _TURN = 0.001  # seconds for which a source is read before others get their turn
 _END = object()
+_NOT_OURS = "the source was cancelled, and not by its stream"
+
+logger = logging.getLogger("leadstatus_async")
 
 
 class Reading:
@@ -76,7 +83,8 @@ class Reading:
         self._reader: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._ended = self._closed = False
-        self._fault: Exception | None = None  # the source's own
+        self._fault: BaseException | None = None  # the source's own
+        self._told = False  # of what it raised when it was closed
 
     # The consumer's side
 
@@ -105,10 +113,14 @@ class Reading:
             self.left = LeadStatusError("this stream was cancelled while it was waited for; make a new one")
             raise
         finally:
-            await self.aclose()
+            await self.aclose(quiet=sys.exception() is not None)
 
-    async def aclose(self) -> None:
-        """End at once: nothing in flight, no reader, the source closed. Idempotent."""
+    async def aclose(self, *, quiet: bool = False) -> None:
+        """End at once: nothing in flight, no reader, the source closed. Idempotent.
+
+        Args:
+            quiet: an error is on its way already: what the source raises when it is closed is only logged.
+        """
         self._closed = True
         self._news.set()
         if self._job is not None:
@@ -117,9 +129,16 @@ class Reading:
             self._closing = self._core.keep(self._close_source())
         if self._closing is not None:
             # Whoever is cancelled a second time waits no longer; the source is closed all the same.
-            await asyncio.shield(self._closing)
+            await asyncio.wait({self._closing})
         if self._job is not None:
-            await self._core.dispatcher.joined()
+            await self._core.dispatcher.joined(self._job)
+        if self._closing is not None and not self._told:
+            self._told = True
+            fault = None if self._closing.cancelled() else self._closing.exception()
+            if fault is not None and not quiet:
+                raise fault
+            if fault is not None:
+                logger.warning("a source raised when it was closed", exc_info=fault)
 
     def _begin(self) -> Job:
         core = self._core.enter()
@@ -146,6 +165,7 @@ class Reading:
         core.dispatcher.start(job)
         if job.gathers:
             self._reader = core.loop.create_task(self._read_on(job))
+            self._reader.add_done_callback(partial(self._read_out, job))
         return job
 
     def _deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
@@ -156,7 +176,11 @@ class Reading:
 
     def _over(self, _done: asyncio.Future[None]) -> None:
         self._news.set()
-        if self._reader is not None:
+        self._end_reader()
+
+    def _end_reader(self) -> None:
+        """Cancel the reader, once: a second time would cut off the source's own clean-up."""
+        if self._reader is not None and not self._reader.cancelling():
             self._reader.cancel()
 
     def _raise_ending(self, job: Job) -> None:
@@ -164,13 +188,17 @@ class Reading:
         job.done.result()  # a bug of ours
         if self._fault is not None:
             raise self._fault
-        if job.error is not None and not self._at_end(job):
+        closed = isinstance(job.error, SessionClosedError)
+        if job.error is not None and (closed or not self._at_end(job)):
             raise own_copy(job.error)
 
     # The source's side
 
     async def _fill(self, job: Job) -> None:
-        """Read a plain source in blocks of a chunk, as far as there is space."""
+        """Read a plain source in blocks of a chunk, as far as there is space.
+
+        What is ready meanwhile is not kept waiting by a source that is slow, or has no end.
+        """
         if job.gathers or self._ended or job.done.done():
             return
         loop, window, dispatcher = self._core.loop, self._window, self._core.dispatcher
@@ -183,7 +211,9 @@ class Reading:
                 dispatcher.go_on(job)
                 await asyncio.sleep(0)
                 turn = loop.time()
-        job.backlog.filling = False
+                if window.ready:
+                    break
+        job.backlog.filling = not self._ended and window.space >= size
         job.backlog.growing = not self._ended and not job.done.done()
         dispatcher.go_on(job)
 
@@ -196,7 +226,11 @@ class Reading:
         block: list[Any] = []
         try:
             block.extend(islice(_iterable(self._source), size))  # keeps what came before a fault
-        except Exception as fault:  # noqa: BLE001 - the source's own, handed on in its place
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except asyncio.CancelledError:
+            self._end(LeadStatusError(_NOT_OURS), len(block))
+        except BaseException as fault:  # noqa: BLE001 - the source's own, handed on in its place
             self._end(fault, len(block))
         else:
             if len(block) < size:
@@ -206,24 +240,22 @@ class Reading:
     async def _read_on(self, job: Job) -> None:
         """Read an async source for as long as there is space."""
         source = cast("AsyncIterator[Any]", self._source)
-        fault: Exception | None = None
-        try:
-            while (lead_id := await anext(source, _END)) is not _END and not job.done.done():
-                self._admit(job, [lead_id])
-                self._core.dispatcher.go_on(job)
-                while self._window.space < 1 and not job.done.done():
-                    self._space.clear()
-                    await self._space.wait()
-                if self._window.read % self._block == 0:
-                    await asyncio.sleep(0)  # a source that never waits must not keep others waiting
-        except Exception as error:  # noqa: BLE001 - the source's own, handed on in its place
-            fault = error
-        except asyncio.CancelledError:
-            if job.done.done():
-                raise
-            fault = LeadStatusError("the source was cancelled, and not by its stream")
+        while (lead_id := await anext(source, _END)) is not _END and not job.done.done():
+            self._admit(job, [lead_id])
+            self._core.dispatcher.go_on(job)
+            while self._window.space < 1 and not job.done.done():
+                self._space.clear()
+                await self._space.wait()
+            if self._window.read % self._block == 0:
+                await asyncio.sleep(0)  # a source that never waits must not keep others waiting
+
+    def _read_out(self, job: Job, reader: asyncio.Task[None]) -> None:
+        """Note the end of the reader, in whatever way: by the source's end, its fault, or a cancellation."""
+        fault = LeadStatusError(_NOT_OURS) if reader.cancelled() else reader.exception()
         if not job.done.done():
             self._end(fault, 0)
+            if self._reporter is not None and not job.backlog.open:
+                self._reporter.tell()  # no outcome will any more
             job.backlog.growing = False
             self._core.dispatcher.go_on(job)
 
@@ -235,7 +267,7 @@ class Reading:
                 self._reporter.report(0, failures)
             self._news.set()
 
-    def _end(self, fault: Exception | None, unread: int) -> None:
+    def _end(self, fault: BaseException | None, unread: int) -> None:
         """Note that the source has no more than `unread` leads in hand."""
         self._ended = True
         self._fault = fault
@@ -259,12 +291,12 @@ class Reading:
     async def _close_source(self) -> None:
         source: Any = self._source
         if self._reader is not None:
-            self._reader.cancel()
+            self._end_reader()
             await asyncio.wait({self._reader})
-        if hasattr(source, "aclose"):
-            await source.aclose()
-        elif self._closes:
-            source.close()
+        close = getattr(source, "aclose", None) or getattr(source, "close", None)
+        closed = close() if close is not None else None
+        if isawaitable(closed):
+            await closed
 
 
 class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
@@ -292,9 +324,12 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
 
     async def aclose(self) -> None:
         """End the stream: cancel what is in flight and close its source. Idempotent."""
+        await self._aclose(quiet=False)
+
+    async def _aclose(self, *, quiet: bool) -> None:
         if not self._outcomes.ag_running:
             await self._outcomes.aclose()
-        await self._reading.aclose()
+        await self._reading.aclose(quiet=quiet)
 
     async def __aenter__(self) -> Self:
         return self
@@ -302,7 +337,7 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await self._aclose(quiet=error is not None)
 
 
 def _iterable(source: Any) -> Iterable[Any]:

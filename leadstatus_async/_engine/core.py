@@ -84,7 +84,8 @@ class Core:
     @property
     def idle(self) -> bool:
         """Whether no call has left anything behind."""
-        return not self.pending and (self._dispatcher is None or self._dispatcher.idle)
+        engine = self._dispatcher is None or self._dispatcher.idle
+        return engine and not self.pending and not self._kept
 
     def enter(self) -> Core:
         """Check that a call may begin here and now.
@@ -121,14 +122,24 @@ class Core:
         if self._dispatcher is None:
             return
         self._closing.set()
-        if drain_timeout:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_timeout):
-                    await self._dispatcher.drained()
-        await self._dispatcher.aclose(
-            SessionClosedError("the session was closed before this lead was answered")
-        )
-        await self.transport.aclose()
+        try:
+            if drain_timeout:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(drain_timeout):
+                        await self._dispatcher.drained()
+        finally:
+            # Whoever is cancelled while it closes waits no longer; it is closed all the same.
+            await asyncio.shield(self.keep(self._end(self._dispatcher)))
+        mine = asyncio.current_task()
+        while others := {task for task in self._kept if task is not mine}:  # sources that are being closed
+            await asyncio.wait(others)
+
+    async def _end(self, dispatcher: Dispatcher) -> None:
+        error = SessionClosedError("the session was closed before this lead was answered")
+        try:
+            await dispatcher.aclose(error)
+        finally:
+            await self.transport.aclose()
 
     def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that goes on though nobody waits for it."""

@@ -174,6 +174,10 @@ class Reporter:
             self._failed += sum(
                 weight for weight, outcome in zip(weights, outcomes, strict=True) if not outcome.ok
             )
+        self.tell()
+
+    def tell(self) -> None:
+        """Call back with the present figures."""
         figures = self.tally
         progress = Progress(self._done, self.total, self._failed, figures.requests, figures.retries)
         try:

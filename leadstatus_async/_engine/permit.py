@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 import traceback
 from typing import TYPE_CHECKING, cast
 
@@ -89,8 +90,7 @@ class Dispatcher:
         self._free = False  # a worker is about to stand, if anybody waits: none need be made
         self._waking: asyncio.Handle | None = None
         self._unbegun: Worker | None = None  # who was handed the newest token, and has not begun
-        self._cut: set[Worker] = set()  # cancelled, and not gone yet
-        self._joined = asyncio.Event()
+        self._cut: dict[Worker, Source | None] = {}  # cancelled and not gone yet, and for whom
         self._owed = 0  # tokens, for requests that went out without a permit
         self._timers: dict[Job | Request, asyncio.TimerHandle] = {}
         self._alarm: asyncio.TimerHandle | None = None  # of an outage
@@ -138,7 +138,8 @@ class Dispatcher:
             await job.done
         finally:
             self.drop(job)
-            await self.joined()
+            if not isinstance(sys.exception(), GeneratorExit):  # its coroutine was closed, and may not wait
+                await self.joined(job)
 
     def start(self, job: Job) -> None:
         """Begin a job; what cannot be asked before its deadline fails at once.
@@ -177,7 +178,7 @@ class Dispatcher:
     def withdraw(self, source: Source) -> None:
         """Take a source out of the queue; the place at the limiter goes too if nobody else waits."""
         self._queue.pop(source, None)
-        self._rest()
+        self._rest(source)
 
     def stop(self, job: Job, error: LeadStatusError) -> None:
         """End a job: `error` for every lead that has no outcome."""
@@ -194,7 +195,7 @@ class Dispatcher:
         self._cancel_timer(job)
         for request in job.backlog.in_flight:
             _, worker = self._running.pop(request)
-            self._cancel(worker)
+            self._cancel(worker, job)
         job.backlog.in_flight.clear()
         if not job.done.done():
             job.done.set_result(None)
@@ -224,10 +225,11 @@ class Dispatcher:
                 self.go_on(source)
         self._rest()
 
-    async def joined(self) -> None:
-        """Wait until every worker that was cut off is gone, with its connection."""
-        if self._cut:
-            await self._joined.wait()
+    async def joined(self, source: Source) -> None:
+        """Wait until every worker that was cut off for a source is gone, with its connection."""
+        cut = [worker for worker, whose in self._cut.items() if whose is source]
+        if cut:
+            await asyncio.wait(cut)
 
     async def drained(self) -> None:
         """Wait until nothing is under way any more."""
@@ -246,7 +248,8 @@ class Dispatcher:
         self._carry_out(self._health.close(self._loop.time()))
         for worker in self._workers:
             self._cancel(worker)
-        await self.joined()
+        if self._workers:
+            await asyncio.wait(set(self._workers))
 
     # Workers
 
@@ -268,23 +271,20 @@ class Dispatcher:
         worker.add_done_callback(self._gone)
         return worker
 
-    def _cancel(self, worker: Worker) -> None:
+    def _cancel(self, worker: Worker, source: Source | None = None) -> None:
         worker.cancel()
+        self._cut[worker] = source
         if worker is self._unbegun:
             self._unbegun = None
             with contextlib.suppress(LimiterError):  # a limiter that fails is told of at the next acquire
                 self._limiter.refund()
-        self._cut.add(worker)
-        self._joined.clear()
 
     def _gone(self, worker: Worker) -> None:
         """Note the end of a worker; what it had in hand fails, unless whoever cut it has taken it away."""
         if not worker.cancelled():
             worker.exception()  # only what ends the process, which has it already
         self._workers.discard(worker)
-        self._cut.discard(worker)
-        if not self._cut:
-            self._joined.set()
+        self._cut.pop(worker, None)
         if self._standing is worker:
             self._standing = None
         for request, (job, runner) in list(self._running.items()):
@@ -480,12 +480,12 @@ class Dispatcher:
         self._carry_out(self._health.tick(self._loop.time()))
         self._wake()
 
-    def _rest(self) -> None:
-        """Let go of what nobody waits for: the place at the limiter, the clock of an outage."""
+    def _rest(self, source: Source | None = None) -> None:
+        """Let go of what nobody waits for, now that `source` does not: the place at the limiter, clocks."""
         if self._queue:
             return
         if self._standing is not None:
-            self._cancel(self._standing)
+            self._cancel(self._standing, source)
         if not self.jobs:
             self._health.rest()  # whoever comes next has the whole of max_outage before it
             self._drained.set()

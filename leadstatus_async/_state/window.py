@@ -52,6 +52,11 @@ class Window:
         """How many leads may be read."""
         return self.most - self.held
 
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something."""
+        return bool(self._ready)
+
     def admit(self, block: list[Any]) -> tuple[list[str], list[Outcome]]:
         """Take in a block of the source; return the IDs to ask for, and the failures that it brings."""
         bad = bad_lead_ids(block, first=self.read, room=self._max_id_bytes)

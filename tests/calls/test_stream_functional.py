@@ -753,3 +753,179 @@ async def test_a_source_that_breaks_while_the_stream_ends(server, make_session):
         with pytest.raises(AuthenticationError):
             async for _ in campaign.stream(source(), max_buffered=2, on_error=on_error):
                 pass
+
+
+class Outcome(BaseException):
+    """What is no Exception, as test frameworks and frameworks of tasks have it."""
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("fault", [Outcome("no"), asyncio.CancelledError("mine"), GeneratorExit()], ids=repr)
+async def test_a_source_that_raises_no_exception(campaign, kind, fault):
+    """What was read comes first, then its fault, or that it was cancelled, and not by the stream."""
+
+    def plain():
+        yield "a"
+        raise fault
+
+    class Async:
+        left = 1
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            if self.left:
+                self.left -= 1
+                return "a"
+            raise fault
+
+    got = []
+    expected = LeadStatusError if isinstance(fault, asyncio.CancelledError) else type(fault)
+    async with asyncio.timeout(10):
+        with pytest.raises(expected):
+            async for status in campaign.stream(plain() if kind == "plain" else Async()):
+                got.append(status.lead_id)
+    assert got == ["a"]
+
+
+async def test_a_reader_that_others_cancel_before_its_first_step(make_session):
+    """The stream ends with an error, and does not wait for what will never come."""
+    stream = make_session().campaign("a", "c").stream(Source(IDS))
+    first = asyncio.create_task(anext(stream))
+    while not (readers := [task for task in asyncio.all_tasks() if "_read_on" in repr(task.get_coro())]):
+        await asyncio.sleep(0)
+    readers[0].cancel()
+    async with asyncio.timeout(10):
+        with pytest.raises(LeadStatusError, match="not by its stream"):
+            await first
+
+
+class Slow:
+    """An async source whose clean-up takes a while, as a database's does."""
+
+    def __init__(self, pause=0.02):
+        self.log = []
+        self.pause = pause
+
+    async def __aiter__(self):
+        try:
+            yield "a"
+            yield "b"
+            await asyncio.Event().wait()
+        finally:
+            self.log.append("closing")
+            await asyncio.sleep(self.pause)
+            self.log.append("closed")
+
+
+@pytest.mark.parametrize("way", ["break", "deadline", "close", "block"])
+async def test_the_clean_up_of_a_source_is_not_cut_off(make_session, way):
+    """However the stream ends, and though the session is closed at once: that waits for it."""
+    source, session = Slow(), make_session()
+    campaign = session.campaign("a", "c")
+    if way == "break":
+        async for _ in campaign.stream(source):
+            break
+    elif way == "block":
+        async with campaign.stream(source) as stream:
+            await anext(stream)
+    elif way == "deadline":
+        with pytest.raises(DeadlineExceededError):
+            async for _ in campaign.stream(source, deadline=0.2):
+                pass
+    else:
+        consumer = asyncio.create_task(drained(campaign.stream(source)))
+        while not session.stats.leads:
+            await asyncio.sleep(0.001)
+    await session.aclose()
+    if way == "close":
+        with pytest.raises(SessionClosedError):
+            await consumer
+    assert source.log == ["closing", "closed"]
+    assert session._core.idle
+
+
+async def drained(stream):
+    return [outcome async for outcome in stream]
+
+
+async def test_outcomes_do_not_wait_for_a_slow_source(server, make_session):
+    """A source without end, or that takes its time, keeps nothing back that is answered."""
+    read = 0
+
+    def slow():
+        nonlocal read
+        for number in range(10**9):
+            read += 1
+            time.sleep(0.0002)
+            yield f"x{number}"
+
+    async with asyncio.timeout(10):
+        async with make_session().campaign("a", "c").stream(slow(), max_buffered=10**12) as stream:
+            assert (await anext(stream)).lead_id == "x0"
+    assert read < 5000
+
+
+@pytest.mark.parametrize("name", ["close", "aclose"])
+@pytest.mark.parametrize("coroutine", [True, False], ids=["coroutine", "plain"])
+async def test_a_source_may_close_by_a_coroutine_or_not(campaign, name, coroutine):
+    """Database drivers have all four."""
+    closed = []
+
+    class Source(AsyncRows):
+        close = aclose = None
+
+    async def later(self):
+        closed.append(await asyncio.sleep(0, "later"))
+
+    setattr(Source, name, later if coroutine else lambda self: closed.append("now"))
+    assert len(await drained(campaign.stream(Source(IDS[:5])))) == 5
+    assert closed == ["later" if coroutine else "now"]
+
+
+async def test_an_error_in_closing_replaces_no_other(server, campaign, caplog):
+    """It is told once if it is alone, and logged if another is on its way."""
+
+    class Source(Rows):
+        def close(self):
+            raise ValueError("cannot be closed")
+
+    with pytest.raises(ValueError, match="cannot be closed"):
+        await drained(campaign.stream(Source(IDS[:5])))
+    with pytest.raises(KeyError):
+        async with campaign.stream(Source(IDS[:5])) as stream:
+            await anext(stream)
+            raise KeyError
+    server.script("404")
+    stream = campaign.stream(Source(IDS[:5]))
+    with pytest.raises(LeadStatusError):
+        await drained(stream)
+    await stream.aclose()
+    assert [record.message for record in caplog.records].count("a source raised when it was closed") == 2
+
+
+async def test_the_last_progress_knows_the_total(campaign):
+    """Though the source says so only after its last lead was answered."""
+    told = []
+
+    async def source():
+        for lead_id in IDS[:3]:
+            yield lead_id
+            await asyncio.sleep(0.02)
+
+    assert len(await drained(campaign.stream(source(), progress=told.append))) == 3
+    assert (told[-1].done, told[-1].total) == (3, 3)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+async def test_a_stream_of_which_all_was_read_is_closed_too(server, make_session, on_error):
+    """SessionClosedError comes at its end, after what it had."""
+    server.hold()
+    session = make_session()
+    stream = session.campaign("a", "c").stream(["x", "y"], on_error=on_error)
+    consumer = asyncio.create_task(drained(stream))
+    await server.wait_for_requests(1)
+    await session.aclose()
+    with pytest.raises(SessionClosedError):
+        await consumer

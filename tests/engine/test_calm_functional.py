@@ -8,6 +8,7 @@ import os
 import random
 from collections import Counter
 
+import aiohttp
 import pytest
 
 from leadstatus_async import (
@@ -18,6 +19,7 @@ from leadstatus_async import (
 )
 from leadstatus_async._engine.transport import Received
 from leadstatus_async.testing import FakeLeadStatusServer
+from tests.conftest import KEY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -155,4 +157,69 @@ async def test_days_of_use_leave_nothing_behind():
         assert after[1] <= before[1] + 16, "the server's connections aside"
         assert server.connections <= max(16, open_before)
         assert session._core.idle
+        await session.aclose()
+
+
+@pytest.mark.parametrize("call", ["get", "get_many"])
+async def test_a_coroutine_that_is_closed_by_hand(server, make_session, call):
+    """It may not wait, and leaves nothing behind all the same."""
+    server.hold()
+    session = make_session()
+    campaign = session.campaign("a", "c")
+    coroutine = campaign.get("x") if call == "get" else campaign.get_many(["x"])
+    coroutine.send(None)
+    await server.wait_for_requests(1)
+    coroutine.close()
+    async with asyncio.timeout(10):
+        while not session._core.idle:
+            await asyncio.sleep(0)
+    assert session.stats.in_flight == 0
+
+
+@pytest.mark.parametrize("drain", [0.0, 30.0])
+async def test_closing_that_is_cancelled_closes_all_the_same(server, make_session, drain):
+    """Calls end, requests are cut, the connections are gone; only whoever waited does not any more."""
+    server.hold()
+    session = make_session()
+    call = asyncio.create_task(session.campaign("a", "c").get("x"))
+    await server.wait_for_requests(1)
+    closing = asyncio.create_task(session.aclose(drain))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises(SessionClosedError):
+        await call
+    async with asyncio.timeout(10):
+        while not session._core.idle:
+            await asyncio.sleep(0)
+    assert session._core.transport._session.closed
+
+
+async def test_nobody_waits_for_the_end_of_others(server):
+    """A request that is cut off may take its time to go: only its own caller waits for that."""
+    slow = asyncio.Event()
+
+    async def lingers(request, handler):
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            await slow.wait()
+            raise
+
+    async with aiohttp.ClientSession(middlewares=[lingers]) as lent:
+        session = LeadStatusSession(KEY, base_url=server.url, http_session=lent)
+        campaign = session.campaign("a", "c")
+        server.hold()
+        cut = asyncio.create_task(campaign.get("x"))
+        await server.wait_for_requests(1)
+        server.release()
+        server.hold()
+        cut.cancel()
+        server.release()
+        async with asyncio.timeout(5):
+            assert len(await campaign.get_many(["y", "z"])) == 2
+        assert not cut.done()
+        slow.set()
+        await asyncio.wait([cut])
         await session.aclose()

@@ -122,6 +122,8 @@ class Campaign:
         except BaseException:
             await gets.leave(waiter)
             raise
+        finally:
+            del waiter  # which has the error, whose traceback has this frame: a cycle
 
     @overload
     def stream(

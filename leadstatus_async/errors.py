@@ -297,7 +297,10 @@ def is_fatal(error: BaseException) -> bool:
 
 def own_copy(error: LeadStatusError) -> LeadStatusError:
     """Copy an error, cause included: one object is never given to two callers (e5), nor are its notes."""
-    own = copy.copy(error)
+    try:
+        own = copy.copy(error)
+    except Exception:  # noqa: BLE001 - a class of somebody's own that cannot be copied: better shared than lost
+        return error
     own.__cause__ = error.__cause__
     if hasattr(error, "__notes__"):
         own.__notes__ = list(error.__notes__)

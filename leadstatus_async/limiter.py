@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -77,7 +78,7 @@ class Answer(Protocol):
 class Guarded:
     """A limiter, perhaps a lent one, whose faults come as `LimiterError`, with the fault as their cause.
 
-    `RateLimitError` and `LimiterError` pass as they are, and so does a cancellation.
+    A `LimiterError` passes as it is, out of `acquire` a `RateLimitError`, too; and so does a cancellation.
     """
 
     def __init__(self, limiter: Limiter) -> None:
@@ -85,7 +86,7 @@ class Guarded:
 
     async def acquire(self, *, max_pause: float, waiting: int) -> None:
         """See `Limiter.acquire`."""
-        with _guarding:
+        with _guarding_acquire:
             await self.limiter.acquire(max_pause=max_pause, waiting=waiting)
 
     def refund(self) -> None:
@@ -119,16 +120,20 @@ class Guarded:
 class _Guarding:
     """Turns what a limiter must not raise into a `LimiterError`."""
 
+    def __init__(self, *passing: type[BaseException]) -> None:
+        self._passing = (LimiterError, KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, *passing)
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
-        if isinstance(fault, Exception) and not isinstance(fault, RateLimitError | LimiterError):
+        if fault is not None and not isinstance(fault, self._passing):
             message = f"the limiter failed: {type(fault).__name__}; nothing is sent without it"
             raise LimiterError(message) from fault
 
 
 _guarding = _Guarding()
+_guarding_acquire = _Guarding(RateLimitError)
 _parts = attrgetter("rate", "paused_for", "reason")
 
 

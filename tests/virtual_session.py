@@ -50,7 +50,8 @@ class Wire:
 
     Args:
         server: given what was sent, returns a word: "ok", a status ("429", "502-html", "401"), a status with
-            the seconds of its Retry-After ("503 Retry-After 2"), "refused", "reset" or "hang".
+            the seconds of its Retry-After ("503 Retry-After 2"), "refused", "reset", "hang",
+            or "reset twice", where aiohttp sends it once more by itself.
         latency: seconds until an answer comes.
         timeout: seconds after which a request that hangs is given up.
         seed: of the latency's jitter, half of it up or down.
@@ -60,7 +61,6 @@ class Wire:
         in_flight, most_in_flight: requests without an answer yet; the most there were.
     """
 
-    hidden_attempts = 0
     opened = False
 
     def __init__(
@@ -102,6 +102,9 @@ class Wire:
 _failures = {
     "refused": lambda: Failure(APIConnectionError("cannot connect"), Sort.PASSING),
     "reset": lambda: Failure(APIConnectionError("closed without an answer"), Sort.PASSING, early=True),
+    "reset twice": lambda: Failure(
+        APIConnectionError("closed without an answer"), Sort.PASSING, early=True, hidden=1
+    ),
     "hang": lambda: Failure(APITimeoutError("no answer came"), Sort.PASSING),
 }
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async.errors import LeadStatusError
 
-    Waiting = dict[str, list["_Waiter"]]
+    Waiting = dict[str, dict["_Waiter", None]]
 
 
 class _Waiter:
@@ -84,7 +84,7 @@ class _Batch:
         )
         self.job.done.add_done_callback(self._over)
 
-    def admit(self, lead_id: str, waiters: list[_Waiter]) -> None:
+    def admit(self, lead_id: str, waiters: dict[_Waiter, None]) -> None:
         self.waiting[lead_id] = waiters
         for waiter in waiters:
             waiter.batch = self
@@ -138,7 +138,7 @@ class Gets:
             waiter.deadline = deadline
             waiter.alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
         core.pending[self.where.prefix] = self
-        self.waiting.setdefault(lead_id, []).append(waiter)
+        self.waiting.setdefault(lead_id, {})[waiter] = None
         core.dispatcher.offer(self)
         return waiter
 
@@ -155,9 +155,9 @@ class Gets:
             waiter.future.exception()  # cancelled while it came: nobody else will look at it
         batch = waiter.batch
         waiting = self.waiting if batch is None else batch.waiting
-        waiters = waiting.get(waiter.lead_id, [])
+        waiters = waiting.get(waiter.lead_id, {})
         if waiter in waiters:
-            waiters.remove(waiter)
+            del waiters[waiter]
             if not waiters:
                 del waiting[waiter.lead_id]
         if batch is None:

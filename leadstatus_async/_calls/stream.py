@@ -130,6 +130,7 @@ class Reading:
         if self._closing is not None:
             # Whoever is cancelled a second time waits no longer; the source is closed all the same.
             await asyncio.wait({self._closing})
+        self._source = iter(())  # whoever still has the stream does not keep what its source refers to
         if self._job is not None:
             await self._core.dispatcher.joined(self._job)
         if self._closing is not None and not self._told:

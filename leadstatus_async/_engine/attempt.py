@@ -54,6 +54,7 @@ class Ended(msgspec.Struct, frozen=True):
         ruling: what its end means.
         wanted: whether anybody still waited for it.
         failure: in what it ended; None if its rows were delivered.
+        hidden: requests that went out besides, without a permit.
         broken: the fault of a limiter that was told of it, if any.
         slower: whether what waits has to wait longer now.
     """
@@ -61,6 +62,7 @@ class Ended(msgspec.Struct, frozen=True):
     ruling: Ruling
     wanted: bool
     failure: Failure | None
+    hidden: int
     broken: LimiterError | None
     slower: bool
 
@@ -117,12 +119,11 @@ class Attempt:
         outcome = read.outcome
         broken, slower = self._tell_limiter(received, outcome, ruling, sent_at)
         wanted = job.backlog.returned(request)
-        if isinstance(outcome, Failure):
-            job.count_failure(outcome, ruling.charge)
-            return Ended(ruling, wanted, outcome, broken, slower)
-        if wanted:
+        failure = outcome if isinstance(outcome, Failure) else None
+        job.count(failure, received.hidden)
+        if wanted and not isinstance(outcome, Failure):
             job.answered(request, outcome, read.trace_id)
-        return Ended(ruling, wanted, None, broken, slower)
+        return Ended(ruling, wanted, failure, received.hidden, broken, slower)
 
     def _read(self, request: Request, came: Received | Failure) -> Answer:
         """Find out what an answer means for the leads that were asked for."""
@@ -152,8 +153,11 @@ class Attempt:
         self.in_flight -= 1
         now = self._loop.time()
         status = came.status if isinstance(came, Received) else None
+        hidden = 0 if came is None else came.hidden
         outcome = None if answer is None else answer.outcome
         try:
+            for _ in range(hidden):
+                self._observer.hidden_attempt(job.where, len(request), request.attempts)
             self._observer.attempt_finished(
                 job.where,
                 len(request),
@@ -164,19 +168,22 @@ class Attempt:
                 None if answer is None else answer.trace_id,
             )
         finally:
-            ruling = self._judge(job, request, outcome, now, sent_at)
+            ruling = self._judge(job, request, outcome, hidden, now, sent_at)
         return ruling
 
     def _judge(
-        self, job: Job, request: Request, outcome: Merged | Failure | None, now: float, sent_at: float
+        self,
+        job: Job,
+        request: Request,
+        outcome: Merged | Failure | None,
+        hidden: int,
+        now: float,
+        sent_at: float,
     ) -> Ruling:
         if outcome is None:  # cut off, or a bug
             return self._health.untold(now, request)
         if isinstance(outcome, Merged):
             return self._health.answered(now, request, sent_at)
-        hidden = self._transport.hidden_attempts if outcome.early else 0
-        if hidden:
-            self._observer.hidden_attempt(job.where, len(request), request.attempts, outcome)
         until = job.until
         return self._health.failed(
             now,

@@ -143,7 +143,7 @@ class Core:
 
     def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that goes on though nobody waits for it."""
-        task = self.loop.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         return task

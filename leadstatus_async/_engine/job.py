@@ -70,6 +70,10 @@ class Source(Protocol):
         ...
 
 
+def _to_nobody(_first: int, _outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
+    """Deliver outcomes of a job that was dropped."""
+
+
 class Job:
     """Leads on their way to one outcome each.
 
@@ -181,11 +185,17 @@ class Job:
             tally.waited += stood
             tally.retries += request.retried
 
-    def count_failure(self, failure: Failure, charge: int) -> None:
-        """Count what a failed request cost besides, whether or not anybody still waits for it."""
-        for tally in self._tallies:
-            tally.rate_limited += failure.sort is Sort.THROTTLED
-            tally.requests += charge
+    def count(self, failure: Failure | None, hidden: int) -> None:
+        """Count what a request has cost besides, whether or not anybody still waits for it."""
+        if failure is not None or hidden:
+            throttled = failure is not None and failure.sort is Sort.THROTTLED
+            for tally in self._tallies:
+                tally.rate_limited += throttled
+                tally.requests += hidden
+
+    def release(self) -> None:
+        """Refer to nobody any more, so that what it was for is let go of without waiting for a collector."""
+        self._deliver, self._until = _to_nobody, None
 
     def answered(self, request: Request, merged: Merged, trace_id: str | None) -> None:
         """Take the outcomes of a request that was answered."""

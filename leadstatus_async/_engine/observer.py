@@ -6,7 +6,6 @@ Log lines hold no lead IDs, no URL and no key; the library stays silent unless l
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from leadstatus_async import events
 from leadstatus_async._state.tally import Tally
 from leadstatus_async._steps.decide import Again, Split, Throttled
+from leadstatus_async.errors import APIConnectionError
 from leadstatus_async.results import Progress
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class Observer:
             name = None if ended_by is None else type(ended_by).__name__
             self._attempt(where, leads, attempt, status, name, seconds, trace_id)
 
-    def hidden_attempt(self, where: Endpoint, leads: int, attempt: int, failure: Failure) -> None:
+    def hidden_attempt(self, where: Endpoint, leads: int, attempt: int) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
         if self._callback is not None:
-            self._attempt(where, leads, attempt, None, type(failure.error).__name__, 0.0, None)
+            self._attempt(where, leads, attempt, None, APIConnectionError.__name__, 0.0, None)
 
     def decided(
         self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Then | None
@@ -130,7 +130,9 @@ class Observer:
             return
         try:
             self._callback(event)
-        except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # whatever it is, and whose cancellation it may be: it is not ours
             if not self._complained:
                 self._complained = True
                 logger.exception("the on_event callback raised; it is ignored from now on where it does")
@@ -182,7 +184,9 @@ class Reporter:
         progress = Progress(self._done, self.total, self._failed, figures.requests, figures.retries)
         try:
             self._callback(progress)
-        except (Exception, asyncio.CancelledError):  # whose cancellation it may be, it is not ours
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # whatever it is, and whose cancellation it may be: it is not ours
             if not self._complained:
                 self._complained = True
                 logger.exception("a progress callback raised; the call goes on")

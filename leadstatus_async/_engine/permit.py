@@ -30,7 +30,13 @@ from typing import TYPE_CHECKING, cast
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.health import NOTHING, Held, Ruling
 from leadstatus_async._steps.decide import Again, Fail, Split, Stop
-from leadstatus_async.errors import APIConnectionError, LimiterError, RateLimitError, own_copy
+from leadstatus_async.errors import (
+    APIConnectionError,
+    LeadStatusError,
+    LimiterError,
+    RateLimitError,
+    own_copy,
+)
 
 if TYPE_CHECKING:
     import contextvars
@@ -42,11 +48,13 @@ if TYPE_CHECKING:
     from leadstatus_async._state.health import Health
     from leadstatus_async._state.request import Request
     from leadstatus_async._steps.decipher import Failure
-    from leadstatus_async.errors import LeadStatusError
     from leadstatus_async.limiter import Guarded
 
     Granted = tuple[Job, Request]
     Worker = asyncio.Task[None]
+
+
+_FAREWELL = 1.0  # seconds: a lent limiter, or a hook of a lent session, may take its time when it is cut
 
 
 class Dispatcher:
@@ -202,6 +210,7 @@ class Dispatcher:
         elif not job.done.cancelled():
             job.done.exception()  # whoever waits for it has it; nobody else needs to be told
         self.withdraw(job)
+        job.release()
         elapsed = self._loop.time() - job.started
         self._observer.batch_finished(
             job.where, job.backlog.size, job.tally.failures, job.tally.stats(elapsed)
@@ -226,10 +235,10 @@ class Dispatcher:
         self._rest()
 
     async def joined(self, source: Source) -> None:
-        """Wait until every worker that was cut off for a source is gone, with its connection."""
+        """Wait until every worker that was cut off for a source is gone, but not for long."""
         cut = [worker for worker, whose in self._cut.items() if whose is source]
         if cut:
-            await asyncio.wait(cut)
+            await asyncio.wait(cut, timeout=_FAREWELL)
 
     async def drained(self) -> None:
         """Wait until nothing is under way any more."""
@@ -274,19 +283,22 @@ class Dispatcher:
     def _cancel(self, worker: Worker, source: Source | None = None) -> None:
         worker.cancel()
         self._cut[worker] = source
-        if worker is self._unbegun:
+        self._leaves(worker)
+
+    def _leaves(self, worker: Worker) -> None:
+        """Free the place at the limiter, and give back a token that was handed over and not used."""
+        if self._standing is worker:
+            self._standing = None
+        if self._unbegun is worker:
             self._unbegun = None
             with contextlib.suppress(LimiterError):  # a limiter that fails is told of at the next acquire
                 self._limiter.refund()
 
     def _gone(self, worker: Worker) -> None:
         """Note the end of a worker; what it had in hand fails, unless whoever cut it has taken it away."""
-        if not worker.cancelled():
-            worker.exception()  # only what ends the process, which has it already
+        self._leaves(worker)
         self._workers.discard(worker)
         self._cut.pop(worker, None)
-        if self._standing is worker:
-            self._standing = None
         for request, (job, runner) in list(self._running.items()):
             if runner is worker:
                 del self._running[request]
@@ -294,6 +306,11 @@ class Dispatcher:
                     error = APIConnectionError("the task of this request was cancelled from outside")
                     job.failed(request, error)
                 self.go_on(job)
+        bug = None if worker.cancelled() else worker.exception()
+        if isinstance(bug, Exception):  # else what ends the process, which has it already
+            ours = LeadStatusError(f"a bug of leadstatus_async: {type(bug).__name__}; please report it")
+            ours.__cause__ = _bare(bug)
+            self.give_up(ours)  # rather than meet it again, and again
         self._wake()
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
@@ -383,6 +400,7 @@ class Dispatcher:
             ended = await self._attempt.run(job, request)
             self._free = True
             self._running.pop(request, None)
+            self._owed += ended.hidden
             if ended.failure is not None and ended.wanted:
                 self._dispose(job, request, ended.failure, ended.ruling, ended.broken)
             self._carry_out(ended.ruling)
@@ -408,7 +426,6 @@ class Dispatcher:
         if broken is not None:
             job.failed(request, own_copy(broken))
             return
-        self._observer.decided(job.where, len(request), request.attempts, failure, ruling.then)
         match ruling.then:
             case Again(delay) if delay > 0:
                 job.backlog.back_off(request)
@@ -427,13 +444,14 @@ class Dispatcher:
                 self.stop(job, failure.error)
             case _:  # at once, or when the pause is over
                 job.backlog.again(request)
+        # Told when it is done: an observer may call us, or end the loop.
+        self._observer.decided(job.where, len(request), request.attempts, failure, ruling.then)
 
     def _carry_out(self, ruling: Ruling) -> None:
         """Do what a ruling means for everybody."""
         if ruling is not NOTHING:
             for event in ruling.events:
                 self._observer.outage(event)
-            self._owed += ruling.charge
             if ruling.give_up is not None:
                 self.give_up(ruling.give_up)
             elif ruling.give_up_gets is not None:

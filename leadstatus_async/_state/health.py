@@ -57,7 +57,6 @@ class Ruling(msgspec.Struct, frozen=True):
     Attributes:
         then: what becomes of it; None if it has its rows, or nobody waits for it.
         pause: seconds for which the pause gate closes; 0.0 for none.
-        charge: requests that went out without a permit, for which the next ones wait.
         give_up: what everything that waits fails with.
         give_up_gets: what the gets that wait fail with.
         events: what observers are told.
@@ -65,7 +64,6 @@ class Ruling(msgspec.Struct, frozen=True):
 
     then: Then | None = None
     pause: float = 0.0
-    charge: int = 0
     give_up: LeadStatusError | None = None
     give_up_gets: LeadStatusError | None = None
     events: tuple[OutageStarted | OutageEnded, ...] = ()
@@ -183,25 +181,26 @@ class Health:
             sent_at: when it was sent.
             dice: a random number in [0, 1).
             wanted: whether anybody still waits for it; nothing becomes of it, and nothing is paid, if not.
-            hidden: requests that aiohttp may have sent besides, if the connection was lost early (a3).
+            hidden: requests that aiohttp sent besides (a3); each was an attempt.
             remaining: seconds until its call's deadline; None without one.
             divisible: as `decide` has it.
         """
         request.failed_at = min(request.failed_at, now)
         request.ready_at = now
         stale = failure.early and self._may_be_stale(request, failure)
-        charge = self._note_disconnect(request, failure, hidden)
+        request.attempts += hidden
+        self._note_disconnect(request, failure)
         pause = 0.0
         too_long = (failure.retry_after or 0.0) > self._policy.max_retry_after  # of a 429 or 503
         give_up = failure.error if too_long else None
         if failure.sort is Sort.THROTTLED:
             self._outage.untold(now, request)
             if self._throttle.gave_up_on(sent_at):  # it was in flight then, and is not to ask again
-                return self._ruling(Fail() if wanted else None, charge=charge)
+                return self._ruling(Fail() if wanted else None)
             pause, over = self._throttled(now, failure, sent_at, dice)
             if self._throttle.hopeless(over, self._policy.max_outage):
                 self._throttle.give_up(now)
-                return self._ruling(Fail() if wanted else None, pause, charge, failure.error)
+                return self._ruling(Fail() if wanted else None, pause, failure.error)
         elif isinstance(failure.error, SessionClosedError):  # ours; it tells nothing of the server
             self._outage.untold(now, request)
         elif stale:
@@ -212,7 +211,7 @@ class Health:
             held = self._count(now, request, failure, hidden, wanted=wanted)
             if held is not None:
                 return msgspec.structs.replace(
-                    held, pause=min(pause, _LONGEST_PAUSE), charge=charge, give_up=held.give_up or give_up
+                    held, pause=min(pause, _LONGEST_PAUSE), give_up=held.give_up or give_up
                 )
         else:
             self._alive(now, request, sent_at)
@@ -229,7 +228,7 @@ class Health:
                 divisible=divisible and not request.final_attempt,
             )
             request.retried = isinstance(then, Again)
-        return self._ruling(then, min(pause, _LONGEST_PAUSE), charge, give_up)
+        return self._ruling(then, min(pause, _LONGEST_PAUSE), give_up)
 
     # Bound 1: the quota
 
@@ -253,16 +252,12 @@ class Health:
             self._end(now, answered=True)
         self._outage.answered(now, request, sent_at)
 
-    def _note_disconnect(self, request: Request, failure: Failure, hidden: int) -> int:
-        """Count a lost connection, and return what it is charged; a stale one costs not even an attempt."""
+    def _note_disconnect(self, request: Request, failure: Failure) -> None:
+        """Count a lost connection; one that is known to be stale costs not even an attempt."""
         if failure.stale and self._policy.max_attempts > 1:
             request.attempts -= 1
-            return 0
-        if not failure.early:
-            return 0
-        request.disconnects += 1
-        request.attempts += hidden
-        return hidden
+        elif failure.early:
+            request.disconnects += 1
 
     def _may_be_stale(self, request: Request, failure: Failure) -> bool:
         """Whether losing a connection tells nothing of the server (a20)."""
@@ -292,7 +287,7 @@ class Health:
         if not wanted or failure.sort is not Sort.PASSING or not (was_probe or self._afforded()):
             return None
         if was_probe and self._outage.ever_answered:  # probes cost nothing, once the server has answered
-            request.attempts -= 1 + (hidden if failure.early else 0)
+            request.attempts -= 1 + hidden
         if begins:  # whoever notices it is not to lose its leads for that
             request.attempts = min(request.attempts, self._policy.max_attempts - 1)
         if request.final_attempt or request.attempts >= self._policy.max_attempts:
@@ -332,11 +327,10 @@ class Health:
         self,
         then: Then | None = None,
         pause: float = 0.0,
-        charge: int = 0,
         give_up: LeadStatusError | None = None,
     ) -> Ruling:
         """Return a ruling that tells what has not been told."""
         if not self._news:
-            return Ruling(then, pause, charge, give_up) if then or pause or charge or give_up else NOTHING
+            return Ruling(then, pause, give_up) if then or pause or give_up else NOTHING
         events, self._news = tuple(self._news), []
-        return Ruling(then, pause, charge, give_up, events=events)
+        return Ruling(then, pause, give_up, events=events)

@@ -82,6 +82,7 @@ class Failure(msgspec.Struct, frozen=True):
         early: the connection was lost before any byte of an answer (a stale keep-alive, perhaps).
         stale: it was, and is known to have served another request before.
         disbelieved: an answer came that cannot be this request's, as far as it can be read at all.
+        hidden: requests that aiohttp sent besides, by itself (a3).
     """
 
     error: LeadStatusError
@@ -90,6 +91,7 @@ class Failure(msgspec.Struct, frozen=True):
     early: bool = False
     stale: bool = False
     disbelieved: bool = False
+    hidden: int = 0
 
 
 class _Data(msgspec.Struct):

@@ -6,16 +6,19 @@ import asyncio
 import gc
 import os
 import random
+import weakref
 from collections import Counter
 
 import aiohttp
 import pytest
 
 from leadstatus_async import (
+    LeadStatusError,
     LeadStatusSession,
     RateLimit,
     RetryPolicy,
     SessionClosedError,
+    SessionLoopError,
 )
 from leadstatus_async._engine.transport import Received
 from leadstatus_async.testing import FakeLeadStatusServer
@@ -223,3 +226,102 @@ async def test_nobody_waits_for_the_end_of_others(server):
         slow.set()
         await asyncio.wait([cut])
         await session.aclose()
+
+
+@pytest.mark.parametrize("how", ["404", "deadline", "cancelled", "answered"])
+async def test_a_get_keeps_nothing_of_its_caller(server, make_session, how):
+    """No cycle has the traceback of an error, which has the caller's frame and all that it has in hand."""
+
+    class Big:
+        """What a caller may have in hand."""
+
+    async def caller(campaign):
+        big = Big()
+        kept.append(weakref.ref(big))
+        try:
+            await campaign.get("x", deadline=0.05 if how == "deadline" else None)
+        except (LeadStatusError, asyncio.CancelledError):
+            return
+
+    kept = []
+    if how == "404":
+        server.script("404")
+    elif how != "answered":
+        server.fault("hang", times=None)
+    campaign = make_session().campaign("a", "c")
+    gc.disable()
+    try:
+        task = asyncio.create_task(caller(campaign))
+        if how == "cancelled":
+            await server.wait_for_requests(1)
+            task.cancel()
+        await asyncio.wait([task])
+        del task
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_stream_that_has_ended_keeps_nothing(make_session):
+    """Neither its source, nor what that has in hand, though somebody still has the stream."""
+
+    class Cursor:
+        """What a source may refer to."""
+
+        def __init__(self):
+            self.left = 5
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.left:
+                raise StopIteration
+            self.left -= 1
+            return f"x{self.left}"
+
+    kept = []
+
+    def source():
+        cursor = Cursor()
+        kept.append(weakref.ref(cursor))
+        return cursor
+
+    campaign = make_session().campaign("a", "c")
+    gc.disable()
+    try:
+        stream = campaign.stream(source())
+        assert len([status async for status in stream]) == 5
+        assert kept[0]() is None
+        await stream.aclose()
+    finally:
+        gc.enable()
+
+
+def test_a_stream_of_another_loop():
+    """Says so, and nothing else: neither that a loop is closed, nor that a coroutine was never awaited."""
+
+    async def make():
+        session = LeadStatusSession(KEY, base_url="http://127.0.0.1:9")
+        async with session:
+            pass
+        return session.campaign("a", "c"), LeadStatusSession(KEY, base_url="http://127.0.0.1:9")
+
+    async def source():
+        yield "x"
+
+    async def begin(session):
+        session._core.enter()
+        return session.campaign("a", "c").stream(source())
+
+    async def use(session, stream):
+        with pytest.raises(SessionLoopError):
+            await anext(stream)
+        session._core._loop = asyncio.get_running_loop()
+        await session.aclose()
+
+    _, session = asyncio.run(make())
+    stream = asyncio.run(begin(session))
+    asyncio.run(use(session, stream))

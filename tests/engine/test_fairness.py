@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from leadstatus_async import DeadlineExceededError, RateLimit, RetryPolicy
+from leadstatus_async import APITimeoutError, DeadlineExceededError, RateLimit, RetryPolicy
+from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_session import START, Wire, virtual_session
 from tests.virtual_time import run
@@ -217,6 +218,46 @@ def test_the_rest_of_a_batch_is_not_asked_for_nobody():
             assert session._core.idle
             await asyncio.sleep(5)
         assert [sent.ids for sent in wire.sent] == [["x", "y"], ["x"]]
+
+    run(main)
+
+
+def test_what_is_left_at_the_end_of_a_source_does_not_wait():
+    """Fifteen leads in requests of ten: both go at once, since no more will come."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok", latency=1.0)
+        async with virtual_session(wire, rate_limit=None, chunk_size=10) as session:
+            assert len([one async for one in session.campaign("a", "c").stream(leads(15))]) == 15
+        assert [(len(sent.ids), sent.at) for sent in wire.sent] == [(10, 0), (5, 0)]
+
+    run(main)
+
+
+def test_a_request_that_swallows_its_cancellation_ends_its_worker():
+    """As one may that times out in the same turn: nobody waits for what that worker would do next."""
+
+    class Swallowing(Wire):
+        async def send(self, target):
+            try:
+                return await super().send(target)
+            except asyncio.CancelledError:
+                return Failure(APITimeoutError("in the same turn"), Sort.PASSING)
+
+    async def main():
+        wire = Swallowing(lambda sent: "hang" if sent.ids == ["x"] else "ok", latency=1.0)
+        loop = asyncio.get_running_loop()
+        async with virtual_session(wire, rate_limit=None, chunk_size=1, concurrency=1) as session:
+            campaign = session.campaign("a", "c")
+            cut = asyncio.create_task(campaign.get("x"))
+            await asyncio.sleep(0.5)
+            others = [asyncio.create_task(campaign.get(lead_id)) for lead_id in leads(5)]
+            await asyncio.sleep(0.5)
+            began = loop.time()
+            cut.cancel()
+            await asyncio.wait([cut])
+            assert loop.time() - began < 0.1
+            assert len(await asyncio.gather(*others)) == 5
 
     run(main)
 

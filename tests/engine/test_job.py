@@ -43,8 +43,11 @@ class Told:
             self.outcomes[position] = outcome
 
     def send(self, now=0.0):
-        """Let the next request go; return it."""
-        _, request = self.job.take(now)
+        """Let the next request go; return it, or None if what was to go has to be planned anew first."""
+        granted = self.job.take(now)
+        if granted is None:
+            return None
+        _, request = granted
         self.job.departs(request, now)
         request.attempts += 1
         return request
@@ -259,7 +262,8 @@ def test_any_story(leads, chunk_size, seed):
         while not job.done.done():
             kind = dice.randrange(12)
             if job.sendable and kind < 4:
-                out.append(told.send())
+                request = told.send()
+                out += [request] if request else []
             elif out and kind < 9:
                 request = out.pop(dice.randrange(len(out)))
                 if kind < 6:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from leadstatus_async import (
     BatchError,
+    DeadlineExceededError,
+    LeadStatusSession,
     LimiterError,
     RateLimit,
     RateLimitError,
     RetryPolicy,
 )
 from leadstatus_async.limiter import TokenBucketLimiter
-from leadstatus_async.testing import Fault
+from leadstatus_async.testing import FakeLeadStatusServer, Fault
+from tests.conftest import KEY
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -146,3 +150,134 @@ async def test_a_source_or_limiter_that_was_cancelled_by_others(server, make_ses
     with pytest.raises(BatchError, match="LimiterError"):
         await make_session(rate_limit=limiter).campaign("a", "c").get_many(["x"])
     assert limiter.acquired == 1
+
+
+class Foreign(BaseException):
+    """What is no Exception."""
+
+
+class UncopiedError(LimiterError):
+    """A class of somebody's own that cannot be copied."""
+
+    def __init__(self, one, two, three):
+        super().__init__(one)
+
+    def __reduce__(self):
+        raise TypeError("cannot be copied")
+
+
+@pytest.mark.parametrize(
+    "error", [Foreign("mine"), UncopiedError("a", "b", "c")], ids=["no exception", "uncopied"]
+)
+@pytest.mark.parametrize("call", ["get", "get_many"])
+async def test_whatever_acquire_raises_is_told(make_session, error, call):
+    """Once, to whoever waits; it is not asked again and again."""
+
+    class Broken(TokenBucketLimiter):
+        asked = 0
+
+        async def acquire(self, *, max_pause=None, waiting=1):
+            self.asked += 1
+            raise error
+
+    limiter = Broken(None)
+    campaign = make_session(rate_limit=limiter).campaign("a", "c")
+    async with asyncio.timeout(10):
+        if call == "get":
+            with pytest.raises(LimiterError):
+                await campaign.get("x")
+        else:
+            result = await campaign.get_many(["x"], on_error="collect")
+            assert isinstance(result[0].error, LimiterError)
+    assert limiter.asked == 1
+
+
+@pytest.mark.parametrize("where", ["observe", "pause", "wait_time"])
+async def test_a_rate_limit_error_in_the_wrong_place(server, make_session, where):
+    """Only `acquire` may raise it; elsewhere it is a fault of the limiter, and loses no rows."""
+
+    class Odd(TokenBucketLimiter):
+        def observe(self, *args):
+            if where == "observe":
+                raise RateLimitError(429)
+            super().observe(*args)
+
+        def pause(self, *args):
+            if where == "pause":
+                raise RateLimitError(429)
+            super().pause(*args)
+
+        def wait_time(self, ahead=0):
+            if where == "wait_time":
+                raise RateLimitError(429)
+            return super().wait_time(ahead)
+
+    campaign = make_session(rate_limit=Odd(None)).campaign("a", "c")
+    if where == "wait_time":
+        with pytest.raises(LimiterError):
+            await campaign.get_many(["x"], deadline=5)
+        return
+    if where == "pause":
+        server.script("429")
+    (outcome,) = await campaign.get_many(["x"], on_error="collect")
+    assert outcome.ok if where == "observe" else isinstance(outcome.error, LimiterError)
+
+
+async def test_a_limiter_that_tidies_up_for_long_holds_nobody(server, make_session):
+    """Whoever's deadline has passed is told soon, and others may stand in its place."""
+    tidy = asyncio.Event()
+
+    class Slow(TokenBucketLimiter):
+        stuck = True
+
+        async def acquire(self, *, max_pause=None, waiting=1):
+            if self.stuck:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await tidy.wait()
+
+    limiter = Slow(None)
+    campaign = make_session(rate_limit=limiter).campaign("a", "c")
+    async with asyncio.timeout(10):
+        with pytest.raises(DeadlineExceededError):
+            await campaign.get("x", deadline=0.05)
+        limiter.stuck = False
+        assert (await campaign.get("y")).ok
+    tidy.set()
+
+
+async def test_a_bug_of_ours_before_a_request_is_made(make_session, monkeypatch):
+    """It is told, with what it was; nobody waits, and the loop does not spin."""
+    from leadstatus_async._state.backlog import Backlog
+
+    asked = []
+
+    def take(_self):
+        asked.append(1)
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Backlog, "take", take)
+    campaign = make_session().campaign("a", "c")
+    async with asyncio.timeout(10):
+        result = await campaign.get_many(["x"], on_error="collect")
+    assert "a bug of leadstatus_async: KeyError" in str(result[0].error)
+    assert isinstance(result[0].error.__cause__, KeyError)
+    assert len(asked) == 1
+
+
+async def test_what_a_lent_session_sends_twice_is_counted():
+    """Whether its second attempt succeeds or not: by the server's count, the events and the figures."""
+    from leadstatus_async.events import AttemptFinished
+
+    seen = []
+    async with (
+        aiohttp.ClientSession() as lent,
+        FakeLeadStatusServer(faults_every={"stale-keep-alive": 2}) as stale,
+    ):
+        options = {"http_session": lent, "rate_limit": None, "chunk_size": 1, "on_event": seen.append}
+        async with LeadStatusSession(KEY, base_url=stale.url, **options) as session:
+            assert len(await session.campaign("a", "c").get_many(leads(200))) == 200
+        assert stale.count > 200
+        assert session.stats.requests == stale.count
+        assert sum(isinstance(event, AttemptFinished) for event in seen) == stale.count

@@ -10,6 +10,7 @@ import pytest
 from leadstatus_async import (
     DeadlineExceededError,
     LeadStatusSession,
+    SessionClosedError,
     events,
 )
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
@@ -118,3 +119,46 @@ def test_an_interrupt_in_a_callback_ends_the_loop_and_hangs_nobody(where):
     with pytest.raises(SystemExit) as caught:
         asyncio.run(main())
     assert caught.value.code == 7
+
+
+class Foreign(BaseException):
+    """What is no Exception."""
+
+
+@pytest.mark.parametrize(
+    "kind", ["RetryScheduled", "ChunkSplit", "AttemptFinished", "Paused", "BatchFinished"]
+)
+async def test_an_observer_that_raises_no_exception_breaks_nothing(server, make_session, kind):
+    """At whatever it is told, and neither does a progress callback."""
+
+    def broken(event):
+        if type(event).__name__ in (kind, "Progress"):
+            raise Foreign
+
+    server.script("500", "400", "429-retry-after-ms")
+    session = make_session(on_event=broken)
+    async with asyncio.timeout(10):
+        result = await session.campaign("a", "c").get_many(leads(20), progress=broken)
+    assert len(result.statuses) == 20
+
+
+@pytest.mark.parametrize("kind", ["RetryScheduled", "ChunkSplit", "AttemptFinished", "Paused"])
+async def test_an_observer_that_closes_the_session(server, make_session, kind):
+    """In the very turn in which it is told, as an eager task would: every position has its outcome."""
+    closing = []
+
+    def close(event):
+        if type(event).__name__ == kind and not closing:
+            coroutine = session._core.dispatcher.aclose(SessionClosedError("closed"))
+            closing.append(coroutine)
+            coroutine.send(None)
+
+    server.script("500", "400", "429-retry-after-ms")
+    session = make_session(on_event=close, chunk_size=5)
+    with pytest.raises(SessionClosedError) as caught:
+        await session.campaign("a", "c").get_many(leads(40))
+    assert [outcome.lead_id for outcome in caught.value.result] == leads(40)
+    assert session.stats.leads + session.stats.failures == 40
+    closing[0].close()
+    await session.aclose()
+    assert session._core.idle

@@ -221,8 +221,7 @@ def test_what_went_out_without_a_token_is_waited_for():
     """On a lent session a lost connection may have been two requests: the next ones wait for both."""
 
     async def main():
-        wire = Wire(lambda sent: "reset" if sent.number < 5 else "ok")
-        wire.hidden_attempts = 1
+        wire = Wire(lambda sent: "reset twice" if sent.number < 5 else "ok")
         policy = RetryPolicy(max_attempts=12, max_outage=0)
         options = {"rate_limit": RateLimit(1), "chunk_size": 1, "retry": policy}
         async with virtual_session(wire, **options) as session:

@@ -58,12 +58,14 @@ class Received(msgspec.Struct, frozen=True):
         headers: case-insensitive.
         body: decompressed; of an error's, the first 64 KiB.
         connection: what it came on, for `Transport.disbelieve`.
+        hidden: requests that aiohttp sent besides, by itself (a3).
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | bytearray
     connection: ResponseHandler | None = None
+    hidden: int = 0
 
     def __repr__(self) -> str:
         return (
@@ -72,12 +74,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Transport:
-    """Sends request targets to one base URL with one key.
-
-    Attributes:
-        hidden_attempts: requests that aiohttp may have sent besides, when a connection was lost
-            before any byte of an answer (a3): 0 on a session of our own, 1 on a borrowed one.
-    """
+    """Sends request targets to one base URL with one key."""
 
     def __init__(
         self,
@@ -105,7 +102,6 @@ class Transport:
         # rounding, which aiohttp does above ceil_threshold (a8), is off.
         connect = {"sock_connect" if self._borrowed else "connect": min(timeout, CONNECT_TIMEOUT)}
         self._timeout = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf, **connect)
-        self.hidden_attempts = 1 if self._borrowed else 0
 
     @property
     def opened(self) -> bool:
@@ -148,10 +144,10 @@ class Transport:
                 if expired:  # told by an error even if somebody cuts it in this turn: the server is slow
                     task.uncancel()
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
-            return _failure(caught, way, seconds=self._seconds, origin=self._origin)
+            return self._failed(caught, way)
         except BaseException as caught:  # noqa: BLE001 - raised again below
             if expired and isinstance(caught, asyncio.CancelledError):
-                return _failure(TimeoutError(), way, seconds=self._seconds, origin=self._origin)
+                return self._failed(TimeoutError(), way)
             ended = caught
         # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.
         ended.__cause__ = ended.__context__ = None
@@ -159,6 +155,10 @@ class Transport:
             raise ended.with_traceback(None)
         finally:
             del ended
+
+    def _failed(self, caught: Exception, way: Way) -> Failure:
+        failure = _failure(caught, way, seconds=self._seconds, origin=self._origin)
+        return msgspec.structs.replace(failure, hidden=way.hidden) if way.hidden else failure
 
     def disbelieve(self, received: Received) -> None:
         """Close the connection that an answer came on, since it may have been another request's."""
@@ -176,10 +176,8 @@ class Transport:
             connector=own_connector(self._ssl),
             cookie_jar=aiohttp.DummyCookieJar(),  # a13
         )
-        if hasattr(session, "_retry_connection"):
-            session._retry_connection = False  # noqa: SLF001 - aiohttp has no public switch (aiohttp#10790)
-        else:  # pragma: no cover - an aiohttp that no longer has it: count what it may do
-            self.hidden_attempts = 1
+        # aiohttp has no public switch for its second attempt (aiohttp#10790); without this, it is counted.
+        session._retry_connection = False  # noqa: SLF001
         return session
 
     async def _exchange(self, session: aiohttp.ClientSession, target: str, way: Way) -> Received | Failure:
@@ -246,7 +244,8 @@ class Transport:
             if status == 200:
                 message = f"the body is larger than max_response_bytes ({most} bytes, decompressed)"
                 return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
-        return Received(status, response.headers, body if len(body) <= keep else body[:keep], way.connection)
+        kept = body if len(body) <= keep else body[:keep]
+        return Received(status, response.headers, kept, way.connection, way.hidden)
 
 
 def _failure(  # noqa: PLR0911 - a table of cases

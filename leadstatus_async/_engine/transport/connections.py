@@ -33,13 +33,20 @@ class Way:
         connection: what it was sent on.
         reused: that had served another request before; never known on a borrowed session.
         answered: the head of an answer came.
+        sends: how often it was sent.
     """
 
-    __slots__ = ("answered", "connection", "reused")
+    __slots__ = ("answered", "connection", "reused", "sends")
 
     def __init__(self) -> None:
         self.connection: ResponseHandler | None = None
         self.reused = self.answered = False
+        self.sends = 0
+
+    @property
+    def hidden(self) -> int:
+        """How often aiohttp sent it once more by itself."""
+        return max(0, self.sends - 1)
 
 
 sending: ContextVar[Way] = ContextVar("sending")
@@ -65,6 +72,7 @@ class Connection(ResponseHandler):
         """Take note that a request is about to be sent (aiohttp calls this before each)."""
         way = sending.get()
         way.connection, way.reused = self, self._served
+        way.sends += 1
         if not self._served and _is_plain(self) and _readable(self):
             drop(self)  # a server that speaks first; with TLS a new connection has bytes of its own to read
         self._served, self._idle = True, False
@@ -131,6 +139,7 @@ def looks_first(way: Way) -> aiohttp.ClientMiddlewareType:
             used = protocol._payload is not None  # noqa: SLF001
             if protocol.should_close or ((used or _is_plain(protocol)) and _readable(protocol)):
                 raise UnaskedError
+            way.sends += 1
             return await send(conn)
 
         request.send = looked  # type: ignore[method-assign] # of this one request

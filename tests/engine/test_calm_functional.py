@@ -325,3 +325,20 @@ def test_a_stream_of_another_loop():
     _, session = asyncio.run(make())
     stream = asyncio.run(begin(session))
     asyncio.run(use(session, stream))
+
+
+def test_an_interrupt_in_a_source_is_not_kept_for_later():
+    """It is the process's, and comes at once."""
+
+    def source():
+        yield "x"
+        raise SystemExit(7)
+
+    async def main():
+        async with FakeLeadStatusServer() as server, LeadStatusSession(KEY, base_url=server.url) as session:
+            async for _ in session.campaign("a", "c").stream(source()):
+                pass
+
+    with pytest.raises(SystemExit) as caught:
+        asyncio.run(main())
+    assert caught.value.code == 7

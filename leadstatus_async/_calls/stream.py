@@ -90,7 +90,7 @@ class Reading:
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yield outcomes as they are needed; however that ends, nothing is left behind."""
-        window = self._window
+        window, raising = self._window, self._raising
         try:
             job = self._begin()
             while not self._closed:
@@ -98,7 +98,7 @@ class Reading:
                 outcomes = window.take()
                 if outcomes is not None:
                     for outcome in outcomes:
-                        if self._raising and isinstance(outcome, LeadFailure):
+                        if raising and isinstance(outcome, LeadFailure):
                             raise for_caller([outcome], None)
                         yield outcome
                     window.yielded(len(outcomes))

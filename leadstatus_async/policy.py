@@ -56,8 +56,8 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             raised at once, with the value.
         budget: retries the session may spend at once; a retry costs 1, a success refills 0.1.
         max_outage: seconds that an outage is waited out, or a run of nothing but 429s beyond the
-            pauses that the server itself stated; 0 turns the outage rule off, and gives up whatever
-            is refused by 429 again after one pause.
+            pauses that the server itself stated (of those, ten kept in vain are enough, if they last as
+            long); 0 turns the outage rule off, and gives up whatever is refused by 429 again after one pause.
 
     Raises:
         ConfigurationError: for a value out of range.

@@ -340,6 +340,7 @@ class Dispatcher:
 
     async def _permit(self) -> Granted | None:
         """Wait for a token, then take what goes out on it; None when nothing waits any more."""
+        me = cast("Worker", asyncio.current_task())
         try:
             while self._queue:
                 await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
@@ -354,12 +355,12 @@ class Dispatcher:
                 if self._stopped():  # the outage began while this one stood
                     return None
         except (RateLimitError, LimiterError) as error:
-            self._standing = None
+            self._leaves(me)
             self.give_up(error)
         except asyncio.CancelledError:
-            if cast("Worker", asyncio.current_task()).cancelling():
+            if me.cancelling():
                 raise
-            self._standing = None
+            self._leaves(me)
             self.give_up(LimiterError("the limiter's acquire was cancelled, and not by this session"))
         return None
 

@@ -137,9 +137,11 @@ class Gets:
                 raise error
             waiter.deadline = deadline
             waiter.alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
-        core.pending[self.where.prefix] = self
+        first = not self.waiting
         self.waiting.setdefault(lead_id, {})[waiter] = None
-        core.dispatcher.offer(self)
+        if first:  # else they are pending, and stand in the queue
+            core.pending[self.where.prefix] = self
+            core.dispatcher.offer(self)
         return waiter
 
     async def leave(self, waiter: _Waiter) -> None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from leadstatus_async._calls.get import pending_gets
 from leadstatus_async._calls.get_many import OnError, ask, read
-from leadstatus_async._calls.stream import Reading, StatusStream, iterator_of
+from leadstatus_async._calls.stream import Reading, StatusStream
 from leadstatus_async._calls.watch import poll, settled
 from leadstatus_async._checks import require_callback, require_number, require_whole
 from leadstatus_async._engine.observer import Reporter
 from leadstatus_async._state.window import Window
 from leadstatus_async._steps.chunk import plan_chunks
-from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str
+from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str, iterator_of
 from leadstatus_async._steps.validate import BadId, bad_lead_ids, is_plain
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus

@@ -299,7 +299,7 @@ def own_copy(error: LeadStatusError) -> LeadStatusError:
     """Copy an error, cause included: one object is never given to two callers (e5), nor are its notes."""
     try:
         own = copy.copy(error)
-    except Exception:  # noqa: BLE001 - a class of somebody's own that cannot be copied: better shared than lost
+    except Exception:  # noqa: BLE001 - of somebody's own class: better shared than lost
         return error
     own.__cause__ = error.__cause__
     if hasattr(error, "__notes__"):

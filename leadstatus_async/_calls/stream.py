@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.deadline import Deadline
+from leadstatus_async._steps.fold import NOTHING, iterable_of
 from leadstatus_async.errors import LeadStatusError, SessionClosedError, for_caller, own_copy
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
     from types import AsyncGeneratorType, TracebackType
 
     from leadstatus_async._engine.core import Core
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
 _TURN = 0.001  # seconds for which a source is read before others get their turn
-_END = object()
 _NOT_OURS = "the source was cancelled, and not by its stream"
 
 logger = logging.getLogger("leadstatus_async")
@@ -226,7 +226,7 @@ class Reading:
     def _read_block(self, size: int) -> list[Any]:
         block: list[Any] = []
         try:
-            block.extend(islice(_iterable(self._source), size))  # keeps what came before a fault
+            block.extend(islice(iterable_of(self._source), size))  # keeps what came before a fault
         except (KeyboardInterrupt, SystemExit):
             raise
         except asyncio.CancelledError:
@@ -241,7 +241,7 @@ class Reading:
     async def _read_on(self, job: Job) -> None:
         """Read an async source for as long as there is space."""
         source = cast("AsyncIterator[Any]", self._source)
-        while (lead_id := await anext(source, _END)) is not _END and not job.done.done():
+        while (lead_id := await anext(source, NOTHING)) is not NOTHING and not job.done.done():
             self._admit(job, [lead_id])
             self._core.dispatcher.go_on(job)
             while self._window.space < 1 and not job.done.done():
@@ -280,7 +280,7 @@ class Reading:
         if self._ended or job.gathers:
             return self._ended
         try:
-            return next(cast("Iterator[Any]", self._source), _END) is _END
+            return next(cast("Iterator[Any]", self._source), NOTHING) is NOTHING
         except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
             return False
 
@@ -339,24 +339,3 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._aclose(quiet=error is not None)
-
-
-def _iterable(source: Any) -> Iterable[Any]:
-    """Return an iterator as what can be iterated, though it may lack `__iter__`."""
-    return source if hasattr(source, "__iter__") else iter(source.__next__, _END)
-
-
-def iterator_of(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
-    """Return what a source is read by.
-
-    Raises:
-        TypeError: it is neither iterable nor async iterable.
-    """
-    if hasattr(source, "__aiter__"):
-        return aiter(cast("AsyncIterable[Any]", source))
-    bare = not hasattr(source, "__iter__") and (hasattr(source, "__anext__") or hasattr(source, "__next__"))
-    try:
-        return cast("Iterator[Any] | AsyncIterator[Any]", source) if bare else iter(source)
-    except TypeError:
-        message = f"lead_ids must be an iterable or async iterable, not {type(source).__name__}"
-        raise TypeError(message) from None

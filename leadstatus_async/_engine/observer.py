@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from leadstatus_async import events
 from leadstatus_async._state.tally import Tally
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("leadstatus_async")
 
+WhatT = TypeVar("WhatT")
+
 
 class Observer:
     """Builds events, if anybody wants them, and log lines.
@@ -37,8 +39,7 @@ class Observer:
     """
 
     def __init__(self, callback: Callable[[Event], object] | None) -> None:
-        self._callback = callback
-        self._complained = False
+        self._callback = None if callback is None else _Told(callback, "the on_event callback")
 
     def attempt_finished(
         self,
@@ -126,16 +127,8 @@ class Observer:
             self._tell(kind(*facts))  # type: ignore[arg-type]
 
     def _tell(self, event: Event) -> None:
-        if self._callback is None:
-            return
-        try:
+        if self._callback is not None:
             self._callback(event)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # whatever it is, and whose cancellation it may be: it is not ours
-            if not self._complained:
-                self._complained = True
-                logger.exception("the on_event callback raised; it is ignored from now on where it does")
 
 
 class Reporter:
@@ -160,10 +153,9 @@ class Reporter:
     ) -> None:
         self.total = total
         self.tally = Tally()
-        self._callback = callback
+        self._callback = _Told(callback, "a progress callback")
         self._done = self._failed = failed
         self._weights = weights
-        self._complained = False
 
     def report(self, first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
         """Count the outcomes of neighbours, the first at position `first`, and call back."""
@@ -182,11 +174,26 @@ class Reporter:
         """Call back with the present figures."""
         figures = self.tally
         progress = Progress(self._done, self.total, self._failed, figures.requests, figures.retries)
+        self._callback(progress)
+
+
+class _Told(Generic[WhatT]):
+    """A callback of the user's: what it raises is logged once, and ignored.
+
+    Whatever that is, and whose cancellation it may be, it is not ours; but what ends the process does.
+    """
+
+    def __init__(self, callback: Callable[[WhatT], object], name: str) -> None:
+        self._callback = callback
+        self._name = name
+        self._complained = False
+
+    def __call__(self, what: WhatT) -> None:
         try:
-            self._callback(progress)
+            self._callback(what)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # whatever it is, and whose cancellation it may be: it is not ours
+        except BaseException:
             if not self._complained:
                 self._complained = True
-                logger.exception("a progress callback raised; the call goes on")
+                logger.exception("%s raised; it is ignored from now on where it does", self._name)

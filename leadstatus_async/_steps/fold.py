@@ -1,22 +1,24 @@
-"""The caller's list, folded to distinct IDs, with the way back to its positions."""
+"""The caller's leads: how they are read, and folded to distinct IDs, with the way back to their positions."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from leadstatus_async._steps.validate import bad_lead_ids
 from leadstatus_async.errors import InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from leadstatus_async._steps.validate import BadId
 
 Outcome = LeadStatus | LeadFailure
+
+NOTHING = object()  # what a source has at its end
 
 BLOCK = 5_000  # IDs checked before other tasks get their turn: about a millisecond
 
@@ -115,6 +117,27 @@ def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
         raise TypeError(f"lead_ids must be an iterable of str, not {type(lead_ids).__name__}") from None
     while block := list(islice(source, BLOCK)):
         yield block
+
+
+def iterable_of(source: Any) -> Iterable[Any]:
+    """Return an iterator as what can be iterated, though it may lack `__iter__`."""
+    return source if hasattr(source, "__iter__") else iter(source.__next__, NOTHING)
+
+
+def iterator_of(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
+    """Return what a source is read by.
+
+    Raises:
+        TypeError: it is neither iterable nor async iterable.
+    """
+    if hasattr(source, "__aiter__"):
+        return aiter(cast("AsyncIterable[Any]", source))
+    bare = not hasattr(source, "__iter__") and (hasattr(source, "__anext__") or hasattr(source, "__next__"))
+    try:
+        return cast("Iterator[Any] | AsyncIterator[Any]", source) if bare else iter(source)
+    except TypeError:
+        message = f"lead_ids must be an iterable or async iterable, not {type(source).__name__}"
+        raise TypeError(message) from None
 
 
 def check_no_str(lead_ids: object) -> None:

@@ -79,6 +79,10 @@ class Wire:
     async def aclose(self) -> None:
         """Be used no more."""
 
+    def hidden_of_cut(self) -> int:
+        """Of what is cut off, nothing was sent twice."""
+        return 0
+
     def disbelieve(self, received: Received) -> None:
         """There is no connection to close."""
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from inspect import isawaitable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
+from leadstatus_async._engine.core import CLEAN_UP
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.deadline import Deadline
 from leadstatus_async._steps.fold import NOTHING, iterable_of
@@ -83,6 +83,8 @@ class Reading:
         self._reader: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._ended = self._closed = False
+        self.quiet = False  # an error is on its way: what the source raises when it is closed is only logged
+        self._reader_cut = False
         self._fault: BaseException | None = None  # the source's own
         self._told = False  # of what it raised when it was closed
 
@@ -99,7 +101,7 @@ class Reading:
                 if outcomes is not None:
                     for outcome in outcomes:
                         if raising and isinstance(outcome, LeadFailure):
-                            raise for_caller([outcome], None)
+                            raise for_caller([outcome], None)  # noqa: TRY301 - at its place
                         yield outcome
                     window.yielded(len(outcomes))
                     self._space.set()
@@ -109,34 +111,38 @@ class Reading:
                 else:
                     self._news.clear()
                     await self._news.wait()
+        except GeneratorExit:  # left, or closed: nothing else is on its way
+            raise
         except asyncio.CancelledError:
             self.left = LeadStatusError("this stream was cancelled while it was waited for; make a new one")
+            self.quiet = True
+            raise
+        except BaseException:
+            self.quiet = True
             raise
         finally:
-            await self.aclose(quiet=sys.exception() is not None)
+            await self.aclose()
 
-    async def aclose(self, *, quiet: bool = False) -> None:
-        """End at once: nothing in flight, no reader, the source closed. Idempotent.
-
-        Args:
-            quiet: an error is on its way already: what the source raises when it is closed is only logged.
-        """
+    async def aclose(self) -> None:
+        """End at once: nothing in flight, no reader, the source closed. Idempotent."""
         self._closed = True
         self._news.set()
         if self._job is not None:
             self._core.dispatcher.drop(self._job)
         if self._closing is None and (self._reader or self._closes):
             self._closing = self._core.keep(self._close_source())
+            self._closing.add_done_callback(_looked_at)
         if self._closing is not None:
-            # Whoever is cancelled a second time waits no longer; the source is closed all the same.
-            await asyncio.wait({self._closing})
+            # Whoever is cancelled a second time waits no longer, and nobody does for ever: it may be the
+            # source itself that asks. It is closed all the same.
+            await asyncio.wait({self._closing}, timeout=CLEAN_UP)
         self._source = iter(())  # whoever still has the stream does not keep what its source refers to
         if self._job is not None:
             await self._core.dispatcher.joined(self._job)
-        if self._closing is not None and not self._told:
+        if self._closing is not None and self._closing.done() and not self._told:
             self._told = True
             fault = None if self._closing.cancelled() else self._closing.exception()
-            if fault is not None and not quiet:
+            if fault is not None and not self.quiet:
                 raise fault
             if fault is not None:
                 logger.warning("a source raised when it was closed", exc_info=fault)
@@ -181,7 +187,8 @@ class Reading:
 
     def _end_reader(self) -> None:
         """Cancel the reader, once: a second time would cut off the source's own clean-up."""
-        if self._reader is not None and not self._reader.cancelling():
+        if self._reader is not None and not self._reader_cut:
+            self._reader_cut = True
             self._reader.cancel()
 
     def _raise_ending(self, job: Job) -> None:
@@ -281,7 +288,9 @@ class Reading:
             return self._ended
         try:
             return next(cast("Iterator[Any]", self._source), NOTHING) is NOTHING
-        except Exception:  # noqa: BLE001 - the stream is ending with an error as it is
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001 - the stream is ending with an error as it is
             return False
 
     @property
@@ -291,13 +300,19 @@ class Reading:
 
     async def _close_source(self) -> None:
         source: Any = self._source
-        if self._reader is not None:
-            self._end_reader()
-            await asyncio.wait({self._reader})
+        reader = self._reader
+        self._end_reader()
+        while reader is not None and not reader.done():
+            await asyncio.wait({reader}, timeout=3 * CLEAN_UP)
+            if not reader.done():  # it has swallowed its cancellation, and waits for something else
+                reader.cancel()
         close = getattr(source, "aclose", None) or getattr(source, "close", None)
         closed = close() if close is not None else None
         if isawaitable(closed):
             await closed
+        fault = None if reader is None or reader.cancelled() else reader.exception()
+        if fault is not None and fault is not self._fault:  # raised by its clean-up
+            raise fault
 
 
 class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
@@ -328,9 +343,10 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
         await self._aclose(quiet=False)
 
     async def _aclose(self, *, quiet: bool) -> None:
+        self._reading.quiet = quiet
         if not self._outcomes.ag_running:
             await self._outcomes.aclose()
-        await self._reading.aclose(quiet=quiet)
+        await self._reading.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -339,3 +355,9 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._aclose(quiet=error is not None)
+
+
+def _looked_at(closing: asyncio.Task[None]) -> None:
+    """Let asyncio know that what a source raised when it was closed is told, or has nobody to be told."""
+    if not closing.cancelled():
+        closing.exception()

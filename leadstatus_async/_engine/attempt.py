@@ -54,7 +54,6 @@ class Ended(msgspec.Struct, frozen=True):
         ruling: what its end means.
         wanted: whether anybody still waited for it.
         failure: in what it ended; None if its rows were delivered.
-        hidden: requests that went out besides, without a permit.
         broken: the fault of a limiter that was told of it, if any.
         slower: whether what waits has to wait longer now.
     """
@@ -62,7 +61,6 @@ class Ended(msgspec.Struct, frozen=True):
     ruling: Ruling
     wanted: bool
     failure: Failure | None
-    hidden: int
     broken: LimiterError | None
     slower: bool
 
@@ -72,6 +70,7 @@ class Attempt:
 
     Attributes:
         in_flight: requests on the wire.
+        owed: tokens, for requests that aiohttp sent besides by itself (a3): the next ones wait for these too.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Attempt:
         redactor: Redactor,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.in_flight = 0
+        self.in_flight = self.owed = 0
         self._transport = transport
         self._limiter = limiter
         self._health = health
@@ -120,10 +119,10 @@ class Attempt:
         broken, slower = self._tell_limiter(received, outcome, ruling, sent_at)
         wanted = job.backlog.returned(request)
         failure = outcome if isinstance(outcome, Failure) else None
-        job.count(failure, received.hidden)
+        job.count(failure)
         if wanted and not isinstance(outcome, Failure):
             job.answered(request, outcome, read.trace_id)
-        return Ended(ruling, wanted, failure, received.hidden, broken, slower)
+        return Ended(ruling, wanted, failure, broken, slower)
 
     def _read(self, request: Request, came: Received | Failure) -> Answer:
         """Find out what an answer means for the leads that were asked for."""
@@ -153,7 +152,9 @@ class Attempt:
         self.in_flight -= 1
         now = self._loop.time()
         status = came.status if isinstance(came, Received) else None
-        hidden = 0 if came is None else came.hidden
+        hidden = self._transport.hidden_of_cut() if came is None else came.hidden
+        self.owed += hidden
+        job.count_hidden(hidden)
         outcome = None if answer is None else answer.outcome
         try:
             for _ in range(hidden):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RetryPolicy
 
 
+CLEAN_UP = 5.0  # seconds for which the end of a session waits for sources that are being closed
+
+
 class Core:
     """What the calls of one session share.
 
@@ -131,8 +134,9 @@ class Core:
             # Whoever is cancelled while it closes waits no longer; it is closed all the same.
             await asyncio.shield(self.keep(self._end(self._dispatcher)))
         mine = asyncio.current_task()
-        while others := {task for task in self._kept if task is not mine}:  # sources that are being closed
-            await asyncio.wait(others)
+        others = {task for task in self._kept if task is not mine}  # sources that are being closed
+        if others:
+            await asyncio.wait(others, timeout=CLEAN_UP)  # not for ever: one of them may be what closes us
 
     async def _end(self, dispatcher: Dispatcher) -> None:
         error = SessionClosedError("the session was closed before this lead was answered")

@@ -185,13 +185,17 @@ class Job:
             tally.waited += stood
             tally.retries += request.retried
 
-    def count(self, failure: Failure | None, hidden: int) -> None:
-        """Count what a request has cost besides, whether or not anybody still waits for it."""
-        if failure is not None or hidden:
-            throttled = failure is not None and failure.sort is Sort.THROTTLED
+    def count(self, failure: Failure | None) -> None:
+        """Count a failure, whether or not anybody still waits for it."""
+        if failure is not None and failure.sort is Sort.THROTTLED:
             for tally in self._tallies:
-                tally.rate_limited += throttled
-                tally.requests += hidden
+                tally.rate_limited += 1
+
+    def count_hidden(self, requests: int) -> None:
+        """Count requests that aiohttp sent besides."""
+        if requests:
+            for tally in self._tallies:
+                tally.requests += requests
 
     def release(self) -> None:
         """Refer to nobody any more, so that what it was for is let go of without waiting for a collector."""

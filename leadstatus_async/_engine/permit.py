@@ -5,8 +5,8 @@ take turns, however much each has left, so that a single lead never waits behind
 sends is decided when its permit is there, and not when it was asked for. A permit is four things, in this
 order: a slot (there are at most `concurrency` workers), no outage (`Health.stopped_for`), a token of the
 limiter, and the turn. Waiting work has no task: a worker sends one request after another for as long as
-there is something to send, and at most one of them stands at the limiter, which keeps sessions that share
-one first come, first served.
+there is something to send, and at most one of them stands at the limiter (one that is being cut off there
+aside), which keeps sessions that share one first come, first served.
 
 A worker that has its permit lets the next one stand before it sends. When its request is back, `Health` has
 ruled on it, and `_dispose` (for the request itself) and `_carry_out` (for everybody) do what was ruled: they
@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import sys
 import traceback
 from typing import TYPE_CHECKING, cast
 
@@ -99,7 +98,6 @@ class Dispatcher:
         self._waking: asyncio.Handle | None = None
         self._unbegun: Worker | None = None  # who was handed the newest token, and has not begun
         self._cut: dict[Worker, Source | None] = {}  # cancelled and not gone yet, and for whom
-        self._owed = 0  # tokens, for requests that went out without a permit
         self._timers: dict[Job | Request, asyncio.TimerHandle] = {}
         self._alarm: asyncio.TimerHandle | None = None  # of an outage
         self._drained = asyncio.Event()
@@ -144,10 +142,15 @@ class Dispatcher:
         try:
             self.start(job)
             await job.done
-        finally:
+        except GeneratorExit:  # its coroutine was closed, and may not wait any more
             self.drop(job)
-            if not isinstance(sys.exception(), GeneratorExit):  # its coroutine was closed, and may not wait
-                await self.joined(job)
+            raise
+        except BaseException:
+            self.drop(job)
+            await self.joined(job)
+            raise
+        self.drop(job)
+        await self.joined(job)
 
     def start(self, job: Job) -> None:
         """Begin a job; what cannot be asked before its deadline fails at once.
@@ -345,8 +348,8 @@ class Dispatcher:
             while self._queue:
                 await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
                 self._unbegun = None  # only the newest token can be given back
-                if self._owed:
-                    self._owed -= 1
+                if self._attempt.owed:
+                    self._attempt.owed -= 1
                     continue
                 granted = None if self._stopped() else await self._next()
                 if granted is not None:
@@ -358,7 +361,7 @@ class Dispatcher:
             self._leaves(me)
             self.give_up(error)
         except asyncio.CancelledError:
-            if me.cancelling():
+            if me in self._cut:
                 raise
             self._leaves(me)
             self.give_up(LimiterError("the limiter's acquire was cancelled, and not by this session"))
@@ -401,7 +404,6 @@ class Dispatcher:
             ended = await self._attempt.run(job, request)
             self._free = True
             self._running.pop(request, None)
-            self._owed += ended.hidden
             if ended.failure is not None and ended.wanted:
                 self._dispose(job, request, ended.failure, ended.ruling, ended.broken)
             self._carry_out(ended.ruling)

@@ -929,3 +929,158 @@ async def test_a_stream_of_which_all_was_read_is_closed_too(server, make_session
     await session.aclose()
     with pytest.raises(SessionClosedError):
         await consumer
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Wait for the clean-up of sources for a moment only."""
+    monkeypatch.setattr("leadstatus_async._calls.stream.CLEAN_UP", 0.05)
+    monkeypatch.setattr("leadstatus_async._engine.core.CLEAN_UP", 0.05)
+
+
+@pytest.mark.parametrize("what", ["session", "stream"])
+@pytest.mark.parametrize("end", ["break", "deadline"])
+@pytest.mark.usefixtures("hasty")
+async def test_a_source_that_closes_what_reads_it(make_session, what, end):
+    """Each would wait for the other: neither does for ever."""
+    session, log, streams = make_session(), [], []
+
+    async def source():
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await (session if what == "session" else streams[0]).aclose()
+            log.append("closed")
+
+    stream = session.campaign("a", "c").stream(source(), deadline=0.2 if end == "deadline" else None)
+    streams.append(stream)
+    async with asyncio.timeout(10):
+        if end == "break":
+            async with stream:
+                await anext(stream)
+        else:
+            with pytest.raises((DeadlineExceededError, SessionClosedError)):
+                await drained(stream)
+        await session.aclose()
+        while not session._core.idle:
+            await asyncio.sleep(0.001)
+    assert log == ["closed"]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_source_with_a_timeout_of_its_own_making(make_session, stubborn):
+    """Whose cancellation is never taken back: ours is another one. One that swallows it is asked again."""
+    session = make_session()
+
+    async def source():
+        task, number, swallowed = asyncio.current_task(), 0, not stubborn
+        while True:
+            number += 1
+            yield f"x{number}"
+            timer = asyncio.get_running_loop().call_later(0.01, task.cancel)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if timer.when() > asyncio.get_running_loop().time() + 0.001:
+                    timer.cancel()
+                    if swallowed:
+                        raise
+                    swallowed = True
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.Event().wait()
+                    return
+
+    async with asyncio.timeout(10):
+        async with session.campaign("a", "c").stream(source()) as stream:
+            for _ in range(3):
+                await anext(stream)
+            await asyncio.sleep(0.005)
+        await session.aclose()
+        while not session._core.idle:
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("where", ["at a yield", "waiting"])
+@pytest.mark.parametrize("way", ["break", "aclose", "body", "plain break"])
+async def test_what_the_clean_up_of_a_source_raises_is_told(campaign, caplog, where, way):
+    """Raised where it is alone, logged where an error is on its way; wherever the source was."""
+
+    async def source():
+        try:
+            yield "a"
+            if where == "waiting":
+                await asyncio.Event().wait()
+            while True:
+                yield "b"
+        finally:
+            raise ValueError("in its clean-up")
+
+    stream = campaign.stream(source(), max_buffered=1)
+    if way == "aclose":
+        await anext(stream)
+        with pytest.raises(ValueError, match="clean-up"):
+            await stream.aclose()
+        await stream.aclose()
+    elif way == "break":
+        with pytest.raises(ValueError, match="clean-up"):
+            async with stream:
+                await anext(stream)
+    elif way == "body":
+        with pytest.raises(KeyError):
+            async with stream:
+                await anext(stream)
+                raise KeyError
+        assert "a source raised when it was closed" in caplog.text
+    else:
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async for _ in stream:
+            break
+        del stream
+        gc.collect()
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0)
+        assert isinstance(told[0]["exception"], ValueError)
+
+
+async def test_cancelled_twice_over_a_clean_up_that_raises(make_session):
+    """Nobody is left to be told, and asyncio does not complain."""
+    session, told = make_session(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    class Source(AsyncRows):
+        async def aclose(self):
+            await asyncio.sleep(0.01)
+            raise ValueError("late")
+
+    consumer = asyncio.create_task(
+        drained(session.campaign("a", "c").stream(Source(f"x{n}" for n in range(10**9))))
+    )
+    while not session.stats.leads:
+        await asyncio.sleep(0.001)
+    consumer.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    consumer.cancel()
+    await asyncio.wait([consumer])
+    await session.aclose()
+    del consumer
+    gc.collect()
+    assert not told
+
+
+async def test_a_fatal_answer_beside_a_source_that_raises_no_exception(server, make_session):
+    """The answer's error is the stream's, whatever the source would have said next."""
+
+    def source():
+        yield from ("a", "b")
+        raise asyncio.CancelledError
+
+    server.fault("401", times=None)
+    campaign = make_session(chunk_size=2).campaign("a", "c")
+    with pytest.raises(AuthenticationError):
+        async for _ in campaign.stream(source(), max_buffered=2, on_error="collect"):
+            pass

@@ -281,3 +281,39 @@ async def test_what_a_lent_session_sends_twice_is_counted():
         assert stale.count > 200
         assert session.stats.requests == stale.count
         assert sum(isinstance(event, AttemptFinished) for event in seen) == stale.count
+
+
+async def test_what_a_lent_session_sends_twice_is_counted_though_it_is_cut_off():
+    """The second attempt hangs, and its caller leaves: the server saw two."""
+    async with (
+        aiohttp.ClientSession() as lent,
+        FakeLeadStatusServer() as stale,
+        LeadStatusSession(KEY, base_url=stale.url, http_session=lent, rate_limit=None) as session,
+    ):
+        campaign = session.campaign("a", "c")
+        stale.script("stale-keep-alive", "hang")
+        assert (await campaign.get("warm")).ok
+        with pytest.raises(DeadlineExceededError):
+            await campaign.get("x", deadline=0.3)
+        assert session.stats.requests == stale.count == 3
+        assert session._core.dispatcher._attempt.owed == 1
+        assert (await campaign.get("y")).ok
+        assert session._core.dispatcher._attempt.owed == 0
+
+
+async def test_a_limiter_that_cancels_its_own_task(make_session):
+    """It is asked once, and whoever waits is told."""
+
+    class Confused(TokenBucketLimiter):
+        asked = 0
+
+        async def acquire(self, *, max_pause=None, waiting=1):
+            self.asked += 1
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    limiter = Confused(None)
+    async with asyncio.timeout(10):
+        with pytest.raises(LimiterError, match="cancelled"):
+            await make_session(rate_limit=limiter).campaign("a", "c").get("x")
+    assert limiter.asked == 1

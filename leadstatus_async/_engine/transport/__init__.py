@@ -96,6 +96,7 @@ class Transport:
         self._max_bytes = max_response_bytes
         self._borrowed = http_session is not None
         self._session = http_session
+        self._hidden_of_cut = 0
         self._proxy = proxy
         self._ssl = ssl
         # Waiting for a lent pool is not connecting: only the socket is timed there (a7). Whole-second
@@ -149,6 +150,7 @@ class Transport:
             if expired and isinstance(caught, asyncio.CancelledError):
                 return self._failed(TimeoutError(), way)
             ended = caught
+            self._hidden_of_cut = way.hidden
         # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.
         ended.__cause__ = ended.__context__ = None
         try:
@@ -159,6 +161,11 @@ class Transport:
     def _failed(self, caught: Exception, way: Way) -> Failure:
         failure = _failure(caught, way, seconds=self._seconds, origin=self._origin)
         return msgspec.structs.replace(failure, hidden=way.hidden) if way.hidden else failure
+
+    def hidden_of_cut(self) -> int:
+        """Return how often aiohttp sent again by itself what was cut off last, once."""
+        hidden, self._hidden_of_cut = self._hidden_of_cut, 0
+        return hidden
 
     def disbelieve(self, received: Received) -> None:
         """Close the connection that an answer came on, since it may have been another request's."""

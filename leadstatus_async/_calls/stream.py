@@ -288,9 +288,7 @@ class Reading:
             return self._ended
         try:
             return next(cast("Iterator[Any]", self._source), NOTHING) is NOTHING
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001 - the stream is ending with an error as it is
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the stream ends with an error as it is
             return False
 
     @property
@@ -359,5 +357,4 @@ class StatusStream(AsyncIterator[OutcomeT_co], Generic[OutcomeT_co]):
 
 def _looked_at(closing: asyncio.Task[None]) -> None:
     """Let asyncio know that what a source raised when it was closed is told, or has nobody to be told."""
-    if not closing.cancelled():
-        closing.exception()
+    _ = closing.cancelled() or closing.exception()

@@ -969,37 +969,46 @@ async def test_a_source_that_closes_what_reads_it(make_session, what, end):
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("stubborn", [False, True])
-async def test_a_source_with_a_timeout_of_its_own_making(make_session, stubborn):
-    """Whose cancellation is never taken back: ours is another one. One that swallows it is asked again."""
+async def test_a_source_with_a_timeout_of_its_own_making(make_session):
+    """Whose cancellation it never takes back: ours is another one."""
     session = make_session()
 
     async def source():
-        task, number, swallowed = asyncio.current_task(), 0, not stubborn
-        while True:
-            number += 1
-            yield f"x{number}"
-            timer = asyncio.get_running_loop().call_later(0.01, task.cancel)
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                if timer.when() > asyncio.get_running_loop().time() + 0.001:
-                    timer.cancel()
-                    if swallowed:
-                        raise
-                    swallowed = True
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await asyncio.Event().wait()
-                    return
+        yield "a"
+        asyncio.current_task().cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "b"
+        await asyncio.Event().wait()
 
     async with asyncio.timeout(10):
         async with session.campaign("a", "c").stream(source()) as stream:
-            for _ in range(3):
-                await anext(stream)
-            await asyncio.sleep(0.005)
+            assert [(await anext(stream)).lead_id for _ in range(2)] == ["a", "b"]
+        await session.aclose()
+    assert session._core.idle
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_source_that_swallows_its_cancellation_is_asked_again(make_session):
+    """Not at once, which would cut off its clean-up."""
+    session, log = make_session(), []
+
+    async def source():
+        yield "a"
+        for _ in range(2):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                log.append("cancelled")
+
+    async with asyncio.timeout(10):
+        async with session.campaign("a", "c").stream(source()) as stream:
+            assert (await anext(stream)).lead_id == "a"
+            await asyncio.sleep(0)
         await session.aclose()
         while not session._core.idle:
             await asyncio.sleep(0.001)
+    assert log == ["cancelled", "cancelled"]
 
 
 @pytest.mark.parametrize("where", ["at a yield", "waiting"])

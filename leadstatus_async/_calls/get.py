@@ -147,7 +147,8 @@ class Gets:
     async def leave(self, waiter: _Waiter) -> None:
         """Wait no longer; when the last one of its batch leaves, the request has ended with this."""
         self.let_go(waiter)
-        await self.core.dispatcher.joined(self if waiter.batch is None else waiter.batch.job)
+        if self.core.dispatcher.cutting:
+            await self.core.dispatcher.joined(self if waiter.batch is None else waiter.batch.job)
 
     def let_go(self, waiter: _Waiter) -> None:
         """Let go of a waiter; with the last one of a batch its request is cancelled."""
@@ -162,11 +163,12 @@ class Gets:
             del waiters[waiter]
             if not waiters:
                 del waiting[waiter.lead_id]
+        if waiting:
+            return
         if batch is None:
             self._forget()
-            if not waiting:
-                self.core.dispatcher.withdraw(self)
-        elif not waiting:
+            self.core.dispatcher.withdraw(self)
+        else:
             self.core.dispatcher.drop(batch.job)
 
     def _forget(self) -> None:

@@ -115,6 +115,11 @@ class Dispatcher:
         return self._attempt.in_flight
 
     @property
+    def cutting(self) -> bool:
+        """Whether any worker has been cut off and is not gone yet."""
+        return bool(self._cut)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing at all is left: no job, queue entry, worker, request or timer."""
         return not (

@@ -237,6 +237,24 @@ def test_poison(poison, call):
     run(main)
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["nothing else passes", "others pass"])
+def test_a_500_is_cut_only_where_others_pass_meanwhile(others):
+    """That the session had answers before this call says nothing about the leads of this one."""
+
+    async def main():
+        wire = Wire(lambda sent: "500" if "bad" in sent.ids else "ok")
+        policy = RetryPolicy(max_attempts=2, max_outage=0)
+        async with virtual_session(wire, chunk_size=4, retry=policy, rate_limit=RateLimit(10)) as session:
+            campaign = session.campaign("a", "c")
+            await campaign.get("warm")
+            asked = ["x", "bad", "y", "z", *(leads(40) if others else [])]
+            result = await campaign.get_many(asked, on_error="collect")
+        assert result.failed_ids == (["bad"] if others else ["x", "bad", "y", "z"])
+        assert (result.stats.splits > 0) is others
+
+    run(main)
+
+
 def test_a_server_that_shuts_down_gracefully_costs_no_lead():
     """What it had taken it answers, one by one, and nothing new: whatever fails waits for its return."""
     for seed in SEEDS:

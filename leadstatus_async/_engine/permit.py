@@ -231,7 +231,7 @@ class Dispatcher:
             error: what it fails with.
             impatient: only where somebody's web request waits.
         """
-        for source in list(dict.fromkeys([*self._queue, *self.jobs])):
+        for source in self._sources():
             if impatient and not source.impatient:
                 continue
             self._queue.pop(source, None)
@@ -241,6 +241,10 @@ class Dispatcher:
             if isinstance(source, Job):
                 self.go_on(source)
         self._rest()
+
+    def _sources(self) -> list[Source]:
+        """Return everything that waits or is under way, what has its turn next first."""
+        return list(dict.fromkeys([*self._queue, *self.jobs]))
 
     async def joined(self, source: Source) -> None:
         """Wait until every worker that was cut off for a source is gone, but not for long."""
@@ -471,7 +475,7 @@ class Dispatcher:
         """Let everything that waits fail now if no permit can come for it before its deadline."""
         now = self._loop.time()
         try:
-            for source in list(dict.fromkeys([*self._queue, *self.jobs])):
+            for source in self._sources():
                 source.trim(now, self.seconds_until)
                 if isinstance(source, Job):
                     self.go_on(source)

@@ -116,7 +116,7 @@ class Window:
 
     def _advance(self) -> None:
         """Move what has its turn to what is ready."""
-        self._weave(self._next)
+        self._weave()
         while (run := self._runs.pop(self._next, None)) is not None:
             if not self._unasked:
                 self._ready.append(run)
@@ -131,10 +131,11 @@ class Window:
                 self._kept[self._next] = outcome
             self._ready.append([outcome])
             self._next += 1
-            self._weave(self._next)
+            self._weave()
 
-    def _weave(self, position: int) -> None:
-        while self._unasked and self._unasked[0][0] <= position:
+    def _weave(self) -> None:
+        """Move what is yielded without being asked, as far as it has its turn."""
+        while self._unasked and self._unasked[0][0] <= self._next:
             _, what = self._unasked.popleft()
             if isinstance(what, int):
                 outcome = self._kept[what]

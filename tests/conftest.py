@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -19,6 +20,29 @@ if os.environ.get("LEADSTATUS_TEST_LOOP") == "uvloop":
         import uvloop
 
         return {"uvloop": uvloop.new_event_loop}
+
+
+def leads(count, prefix="lead"):
+    """Return so many lead IDs."""
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@contextlib.asynccontextmanager
+async def turns():
+    """Count the turns that another task has meanwhile; call what is yielded for their number."""
+    had = 0
+
+    async def others():
+        nonlocal had
+        while True:
+            had += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(others())
+    try:
+        yield lambda: had
+    finally:
+        other.cancel()
 
 
 def stopped_for(session):

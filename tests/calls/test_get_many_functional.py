@@ -34,6 +34,7 @@ from leadstatus_async import (
     WorkflowStatus,
 )
 from leadstatus_async.testing import Fault
+from tests.conftest import turns
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -346,20 +347,10 @@ async def test_a_long_list_with_duplicates_lets_others_run(make_session):
     """Thousands of positions, some of them twice: each is answered, and other tasks have their turns."""
     campaign = make_session(chunk_size=1000, max_url_bytes=100_000).campaign("acc", "camp")
     lead_ids = [f"x{number % 10_000}" for number in range(12_000)]
-    turns, running = 0, True
-
-    async def others():
-        nonlocal turns
-        while running:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(others())
-    result = await campaign.get_many(lead_ids)
-    running = False
-    await other
+    async with turns() as had:
+        result = await campaign.get_many(lead_ids)
     assert [status.lead_id for status in result] == lead_ids
-    assert turns > 10
+    assert had() > 10
 
 
 class Recorder:

@@ -22,6 +22,7 @@ from leadstatus_async import (
     RetryPolicy,
     SessionClosedError,
 )
+from tests.conftest import turns
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -563,23 +564,16 @@ async def test_whatever_can_be_iterated_is_a_source(campaign, method):
 async def test_others_get_their_turn_between_two_blocks_of_a_slow_source(make_session):
     """A source that computes for a while before each lead must not stop the loop for all of them."""
     campaign = make_session(chunk_size=2).campaign("a", "c")
-    turns, seen = 0, []
+    seen = []
 
     def source():
         for lead_id in IDS[:20]:
-            seen.append(turns)
+            seen.append(had())
             time.sleep(0.002)
             yield lead_id
 
-    async def others():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(others())
-    assert len([status async for status in campaign.stream(source())]) == 20
-    other.cancel()
+    async with turns() as had:
+        assert len(await drained(campaign.stream(source()))) == 20
     blocks = seen[::2]
     assert all(later > earlier for earlier, later in itertools.pairwise(blocks))
 
@@ -587,22 +581,15 @@ async def test_others_get_their_turn_between_two_blocks_of_a_slow_source(make_se
 async def test_a_source_that_never_waits_lets_others_run(make_session):
     """An async source of a hundred leads, none of which it has to wait for."""
     campaign = make_session(chunk_size=5).campaign("a", "c")
-    turns, seen = 0, []
+    seen = []
 
     async def source():
         for lead_id in IDS[:100]:
-            seen.append(turns)
+            seen.append(had())
             yield lead_id
 
-    async def others():
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    other = asyncio.create_task(others())
-    assert len([status async for status in campaign.stream(source())]) == 100
-    other.cancel()
+    async with turns() as had:
+        assert len(await drained(campaign.stream(source()))) == 100
     assert len(set(seen)) >= 20
 
 

@@ -22,13 +22,9 @@ from leadstatus_async import (
 )
 from leadstatus_async._engine.transport import Received
 from leadstatus_async.testing import FakeLeadStatusServer
-from tests.conftest import KEY
+from tests.conftest import KEY, leads
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def leads(count, prefix="lead"):
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"data": {"items": [{"leadId": "x", "workflowStatus": "a"}]}}'])

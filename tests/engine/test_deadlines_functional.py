@@ -13,12 +13,9 @@ from leadstatus_async import (
     RateLimitError,
 )
 from leadstatus_async.testing import Fault
+from tests.conftest import leads
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def leads(count, prefix="lead"):
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 async def test_a_deadline_that_is_too_short_is_said_at_once(server, make_session):

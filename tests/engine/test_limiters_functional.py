@@ -18,13 +18,9 @@ from leadstatus_async import (
 )
 from leadstatus_async.limiter import TokenBucketLimiter
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
-from tests.conftest import KEY
+from tests.conftest import KEY, leads
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def leads(count, prefix="lead"):
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 async def test_a_burst_of_429s_is_put_up_with_even_without_patience(server, make_session):

@@ -14,13 +14,9 @@ from leadstatus_async import (
     events,
 )
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
-from tests.conftest import KEY
+from tests.conftest import KEY, leads
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-def leads(count, prefix="lead"):
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 async def test_events_tell_what_happened(server, make_session):

@@ -18,6 +18,7 @@ from leadstatus_async import (
     UpstreamError,
 )
 from leadstatus_async.events import OutageEnded, OutageStarted
+from tests.conftest import leads
 from tests.virtual_session import Wire, virtual_session
 from tests.virtual_time import lateness, run
 
@@ -32,11 +33,6 @@ KINDS = {
 }
 DOWN, BACK = 10.0, 18.0
 SEEDS = range(4)
-
-
-def leads(count, prefix="lead"):
-    """Return so many lead IDs."""
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 def down(kind, begin=DOWN, end=BACK):

@@ -20,7 +20,7 @@ from leadstatus_async import (
 )
 from leadstatus_async._state import health
 from leadstatus_async.testing import Fault
-from tests.conftest import KEY
+from tests.conftest import KEY, leads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 PATIENT = RetryPolicy(base_delay=0.02, max_delay=0.1, max_outage=30)
 SLACK = 1.0  # for the machine
 QUICK = RetryPolicy(base_delay=0.02, max_delay=0.1, max_outage=30)
-
-
-def leads(count: int, prefix: str = "lead") -> list[str]:
-    """Return so many lead IDs."""
-    return [f"{prefix}{number}" for number in range(count)]
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -10,15 +10,11 @@ import pytest
 from leadstatus_async import BatchError, RateLimit, RateLimitError, RetryPolicy, ServerError
 from leadstatus_async.events import Paused
 from leadstatus_async.testing import FixedWindow, SlidingWindow, TokenBucket
+from tests.conftest import leads
 from tests.virtual_session import START, Wire, virtual_session
 from tests.virtual_time import lateness, run
 
 SEEDS = range(4)
-
-
-def leads(count):
-    """Return so many lead IDs."""
-    return [f"lead{number}" for number in range(count)]
 
 
 class Limited:

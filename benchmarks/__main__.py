@@ -91,7 +91,7 @@ def run(only: list[str], rounds: int, leads: int) -> dict[str, Runs]:
         "scale": [(f"{size:,} leads", "ours", size) for size in (1_000, 10_000, 100_000, 1_000_000)],
         "many": [("get_many", "many-leads", 1_000_000)],
         "cancel": [(name, name, 10_000) for name in ("cancelled-gets", "cancelled-futures")],
-        "import": [("import", "import", 5)],
+        "import": [("import", "import", 10)],
         "quota": [
             (f"{name} {rate}/s", name, rate) for rate in rates for name in ("paced-ours", "paced-aiolimiter")
         ],

@@ -93,6 +93,7 @@ class Dispatcher:
         self._queue: dict[Source, None] = {}
         self._workers: set[Worker] = set()
         self._standing: Worker | None = None  # the one that stands at the limiter
+        self._next_to_stand: Worker | None = None  # made for that, and has not begun
         self._running: dict[Request, tuple[Job, Worker]] = {}  # from the permit to the ruling
         self._free = False  # a worker is about to stand, if anybody waits: none need be made
         self._waking: asyncio.Handle | None = None
@@ -276,10 +277,10 @@ class Dispatcher:
 
     def _wake(self) -> None:
         """Let the next in the queue stand for a permit, if there is a slot and no outage."""
-        if not self._queue or self._standing is not None or self._free:
+        if not self._queue or self._free or self._standing is not None or self._next_to_stand is not None:
             return
         if len(self._workers) < self._concurrency and not self._stopped():
-            self._standing = self._spawn(next(iter(self._queue)).context)
+            self._next_to_stand = self._spawn(next(iter(self._queue)).context)
 
     def _wake_now(self) -> None:
         self._waking = None
@@ -301,6 +302,8 @@ class Dispatcher:
         """Free the place at the limiter, and give back a token that was handed over and not used."""
         if self._standing is worker:
             self._standing = None
+        if self._next_to_stand is worker:
+            self._next_to_stand = None
         if self._unbegun is worker:
             self._unbegun = None
             with contextlib.suppress(LimiterError):  # a limiter that fails is told of at the next acquire
@@ -329,6 +332,10 @@ class Dispatcher:
         me = cast("Worker", asyncio.current_task())
         if self._unbegun is me:
             self._unbegun = None
+        if self._next_to_stand is me:
+            self._next_to_stand = None
+            if not self._may_stand(me):
+                return
         while granted is not None or (granted := await self._permit()) is not None:
             if self._standing is me:
                 self._standing = None
@@ -339,16 +346,23 @@ class Dispatcher:
                 self._running[request] = (job, self._unbegun)
                 return
             self._running[request] = (job, me)
-            if self._queue and self._waking is None:
+            if self._queue and self._waking is None and len(self._workers) < self._concurrency:
                 # Not at once: another worker may be back by then, which need not be made.
                 self._waking = self._loop.call_soon(self._wake_now)
             await self._send(job, request)
             if me.cancelling():  # aiohttp makes a cancellation in the turn of its timeout a TimeoutError
                 return
             granted = None
-            if self._standing is not None or not self._queue or self._stopped():
-                return  # someone else stands for the next permit, or nobody may
-            self._standing = me
+            # Who is back goes on at once, though a new worker may have been made for that, and joins in.
+            if not self._may_stand(me):
+                return
+
+    def _may_stand(self, me: Worker) -> bool:
+        """Let a worker stand for a permit, unless someone else does, or nobody may."""
+        if self._standing is not None or not self._queue or self._stopped():
+            return False
+        self._standing = me
+        return True
 
     async def _permit(self) -> Granted | None:
         """Wait for a token, then take what goes out on it; None when nothing waits any more."""
@@ -514,8 +528,9 @@ class Dispatcher:
         """Let go of what nobody waits for, now that `source` does not: the place at the limiter, clocks."""
         if self._queue:
             return
-        if self._standing is not None:
-            self._cancel(self._standing, source)
+        for worker in (self._standing, self._next_to_stand):
+            if worker is not None:
+                self._cancel(worker, source)
         if not self.jobs:
             self._health.rest()  # whoever comes next has the whole of max_outage before it
             self._drained.set()

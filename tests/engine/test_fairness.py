@@ -46,6 +46,29 @@ def test_a_get_behind_a_bulk_waits_for_two_tokens(concurrency, rate):
     run(main)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 5])
+def test_there_is_no_task_per_request(turns):
+    """However fast the answers come, in turns of the loop: who is back sends the next request."""
+
+    class Fast(Wire):
+        async def send(self, target):
+            workers.add(asyncio.current_task())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await super().send(target)
+
+    workers = set()
+
+    async def main():
+        async with virtual_session(
+            Fast(lambda sent: "ok", latency=0), chunk_size=1, rate_limit=None
+        ) as session:
+            await session.campaign("a", "c").get_many(leads(300))
+
+    run(main)
+    assert len(workers) <= 16
+
+
 def test_calls_take_turns():
     """Three bulks and a stream: none has two turns before the others have had theirs."""
 

@@ -7,16 +7,17 @@ about the server's limits applies at once. A target is encoded once, and sent as
 from __future__ import annotations
 
 from itertools import accumulate
-from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import msgspec
 
+from leadstatus_async._steps.validate import UNRESERVED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PLAIN = f"{ascii_letters}{digits},".encode()  # stay as they are; known three times faster than by quoting
+_AS_IT_IS = UNRESERVED + b","  # known several times faster than by quoting
 
 LeadIdsFormat = Literal["comma", "repeat"]
 
@@ -41,7 +42,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         Commas stay raw (a23), and the IDs are quoted joined, which is 14 times faster than one by one.
         """
         joined = ",".join(lead_ids)
-        if not joined.isascii() or joined.encode().translate(None, _PLAIN):
+        if not joined.isascii() or joined.encode().translate(None, _AS_IT_IS):
             joined = quote(joined, safe=",")
         return self.prefix + (joined if self.separator == "," else joined.replace(",", self.separator))
 

@@ -64,8 +64,10 @@ class Redactor:
         forms = [*cases, *hexes, *(form for secret in long for form in _encoded(secret))]
         marks = ["\\", "%", "&", *dict.fromkeys(forms)]
         self._marks: Callable[[], list[str]] = lambda: marks
-        in_bytes = [(_rarest(mark), mark.encode()) for mark in ("\x7f", *marks)]
-        self._marks_in_bytes: Callable[[], list[tuple[bytes, bytes]]] = lambda: in_bytes
+        in_bytes: dict[bytes, list[bytes]] = {}
+        for mark in ("\x7f", *marks):
+            in_bytes.setdefault(_rarest(mark), []).append(mark.encode())
+        self._marks_in_bytes: Callable[[], dict[bytes, list[bytes]]] = lambda: in_bytes
 
     def __repr__(self) -> str:
         return "<Redactor>"
@@ -117,8 +119,8 @@ class Redactor:
         """Whether the texts of a JSON body surely need none of this, at the cost of a glance."""
         if not body.isascii():
             return False
-        for rare, mark in self._marks_in_bytes():  # noqa: SIM110 - half the time of any(), on each answer
-            if rare in body and mark in body:
+        for rare, marks in self._marks_in_bytes().items():
+            if rare in body and any(mark in body for mark in marks):
                 return False
         return True
 

@@ -76,9 +76,8 @@ def _all_plain(lead_ids: Sequence[object], room: int) -> bool:
     if 0 in lengths or max(lengths, default=0) * _BYTES_PER_CHARACTER > room:
         return False
     # What stands in a URL as it is is known ten times faster than by the expression.
-    return (joined.isascii() and not joined.encode().translate(None, UNRESERVED)) or not _FORBIDDEN.search(
-        joined
-    )
+    in_bytes = joined.encode() if joined.isascii() else b","
+    return in_bytes.isalnum() or not in_bytes.translate(None, UNRESERVED) or not _FORBIDDEN.search(joined)
 
 
 def _wrong(value: object, room: int) -> str | None:

@@ -88,6 +88,8 @@ def checked_proxy(value: object, *, from_env: bool, base_url: URL) -> Proxy | No
     url = _checked_url(name, value)
     if url.raw_user is None and url.raw_password is None:
         return Proxy(url)
+    if ":" in (url.user or ""):
+        raise ConfigurationError(f"{name} has a colon in its user name, which HTTP has no way to send")
     return Proxy(url.with_user(None), (url.user or "", Secret(url.password or "")))
 
 

@@ -21,8 +21,10 @@
      └─ BatchError (ExceptionGroup)            several leads failed, for the reasons inside
 
 Data only: no I/O, no clock, no randomness. All of them pickle and deepcopy, so that they survive
-worker queues, and none ever holds a request, a header or the API key. Lead IDs and trace ids are
-attributes, not text, so that equal failures read equal and logs stay free of them.
+worker queues, and each can be made again from `type(error)(*error.args)`, as queues with JSON results do,
+without what its call has added (`lead_ids`, `attempts`, `waited`, `result`). None ever holds a request, a
+header or the API key. Lead IDs and trace ids are attributes, not text, so that equal failures read equal
+and logs stay free of them.
 """
 
 from __future__ import annotations
@@ -69,10 +71,17 @@ class LeadStatusError(Exception):
         result: BatchResult[Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self._text = message
         self.lead_ids = tuple(lead_ids)
         self.attempts = attempts
         self.waited = waited
         self.result = result
+
+    def __str__(self) -> str:
+        return cast("str", self.__dict__.get("_text", super().__str__()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
@@ -93,16 +102,17 @@ class InvalidLeadIdError(LeadStatusError, ValueError):
         bad: (index, value) of each, index counting from 0 in the list given.
     """
 
-    def __init__(self, bad: Sequence[tuple[int, object, str]]) -> None:
+    def __init__(self, bad: Sequence[tuple[int, object, str] | Sequence[Any]]) -> None:
         shown = "; ".join(f"index {index}: {_brief(value)} {reason}" for index, value, reason in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more, see .bad" if len(bad) > _SHOWN else ""
         noun = "lead ID" if len(bad) == 1 else "lead IDs"
         super().__init__(f"{len(bad)} {noun} cannot be asked for: {shown}{more}")
         self.bad: list[tuple[int, object]] = [(index, value) for index, value, _ in bad]
+        # What is no lead ID may be anything, and not every thing can be pickled or copied.
+        self.args = ([(index, _plain(value), reason) for index, value, reason in bad],)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is no lead ID may be anything, and not every thing can be pickled or copied.
-        bad = [(index, value if type(value) in _PLAIN else repr(value)) for index, value in self.bad]
+        bad = [(index, _plain(value)) for index, value in self.bad]
         return _restore, (type(self), self.args, {**self.__dict__, "bad": bad})
 
 
@@ -125,9 +135,10 @@ class DeadlineExceededError(LeadStatusError, TimeoutError):
         needed: seconds the unasked leads would have taken at the present rate, where that is known.
     """
 
-    def __init__(self, message: str = "", *, needed: float | None = None, **facts: Any) -> None:
+    def __init__(self, message: str = "", needed: float | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.needed = needed
+        self.args = (message, needed)
 
 
 class APIConnectionError(LeadStatusError):
@@ -150,7 +161,6 @@ class ResponseError(LeadStatusError):
     def __init__(
         self,
         message: str = "",
-        *,
         status: int | None = None,
         trace_id: str | None = None,
         snippet: str = "",
@@ -160,6 +170,7 @@ class ResponseError(LeadStatusError):
         self.status = status
         self.trace_id = trace_id
         self.snippet = snippet
+        self.args = (message, status, trace_id, snippet)
 
 
 class ResponseDecodeError(ResponseError):
@@ -184,6 +195,8 @@ class APIStatusError(LeadStatusError):
         details: the envelope's `error.details`: a string by the reference, any JSON in practice.
         trace_id: the envelope's `traceId`.
         retry_after: seconds the server asked to wait, None where it did not say.
+        fatal: whether every other request would meet it too, so that the call is stopped; by default as
+            the status has it.
     """
 
     def __init__(
@@ -195,8 +208,8 @@ class APIStatusError(LeadStatusError):
         trace_id: str | None = None,
         retry_after: float | None = None,
         lead_ids: Sequence[str] = (),
-        *,
         advice: str = "",
+        fatal: bool | None = None,
         **facts: Any,
     ) -> None:
         head = f"HTTP {status}" + (f" {code}" if code else "")
@@ -208,6 +221,8 @@ class APIStatusError(LeadStatusError):
         self.details = details
         self.trace_id = trace_id
         self.retry_after = retry_after
+        self.fatal = stops_the_call(status) if fatal is None else fatal
+        self.args = (status, code, message, details, trace_id, retry_after, self.lead_ids, advice, self.fatal)
 
 
 class BadRequestError(APIStatusError):
@@ -269,6 +284,12 @@ class BatchError(LeadStatusError, ExceptionGroup[Exception]):
         super().__init__(message, lead_ids=lead_ids, attempts=attempts, waited=waited, result=result)
         self.args = (message, list(exceptions))
 
+    def __str__(self) -> str:
+        return ExceptionGroup.__str__(self)
+
+    def __repr__(self) -> str:
+        return ExceptionGroup.__repr__(self)
+
     def derive(self, excs: Sequence[Exception], /) -> BatchError:  # type: ignore[override]
         """Return a group of `excs` with this group's message and result."""
         return BatchError(self.message, excs, result=self.result)
@@ -288,11 +309,18 @@ STATUS_ERRORS: dict[int, type[APIStatusError]] = {
 """The class for a status; any other 5xx is a `ServerError`, anything else `UnexpectedStatusError`."""
 
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OF_LEADS_OR_THE_MOMENT = frozenset({400, 408, 409, 413, 414, 422, 423, 424, 425, 429, 431})
+
+
+def stops_the_call(status: int) -> bool:
+    """Whether every other request would be answered with this status too: redirects, most 4xx (d10)."""
+    return status in REDIRECTS or (400 <= status < 500 and status not in _OF_LEADS_OR_THE_MOMENT)
+
+
 def is_fatal(error: BaseException) -> bool:
-    """Whether `error` would meet every other request too: 401, 403, 404 and redirects (d10)."""
-    if isinstance(error, UnexpectedStatusError):
-        return 300 <= error.status < 400
-    return isinstance(error, AuthenticationError | PermissionDeniedError | NotFoundError)
+    """Whether `error` has stopped its call."""
+    return isinstance(error, APIStatusError) and error.fatal
 
 
 def own_copy(error: LeadStatusError) -> LeadStatusError:
@@ -343,6 +371,10 @@ def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> 
     trace = f"; trace id {trace_id}" if trace_id else ""
     fresh.add_note(f"leads: {shown}{more}; attempts: {fresh.attempts}, waited {fresh.waited:.1f} s{trace}")
     return fresh
+
+
+def _plain(value: object) -> object:
+    return value if type(value) in _PLAIN else repr(value)
 
 
 def _brief(value: object) -> str:

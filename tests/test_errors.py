@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import pickle
 import threading
 import traceback
@@ -152,6 +153,33 @@ def test_error_survives_every_protocol(kind, protocol):
     assert state(twin) == state(example(kind))
 
 
+@pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+def test_error_can_be_made_again_from_its_arguments(kind):
+    """As task queues do, in JSON too but for groups, without what the call has added."""
+    error = example(kind)
+    twins = [type(error)(*error.args)]
+    if kind is not BatchError:
+        twins.append(type(error)(*json.loads(json.dumps(error.args))))
+    for twin in twins:
+        assert type(twin) is kind
+        assert (str(twin), repr(twin)) == (str(error), repr(error))
+        own = {name: value for name, value in state(error).items() if name not in FACTS}
+        assert own.items() <= state(twin).items()
+
+
+def test_errors_show_their_text():
+    """Also what is made without our constructor, as classes of users' own may be."""
+    assert repr(example(NotFoundError)) == "NotFoundError('HTTP 500 CODE: text. Do this')"
+    assert str(example(BatchError)) == "two failed (2 sub-exceptions)"
+    assert repr(example(BatchError)).startswith("BatchError('two failed', [BadRequestError('HTTP 400")
+
+    class OwnError(LeadStatusError):
+        def __init__(self, *args):
+            Exception.__init__(self, *args)
+
+    assert (str(OwnError("x")), repr(OwnError("x"))) == ("x", "OwnError('x')")
+
+
 def test_defaults():
     """An error of a call that sent nothing has no attempts, no waiting, no leads and no result."""
     error = ConfigurationError("bad")
@@ -221,11 +249,12 @@ def test_class_of_a_status(status, kind):
         (AuthenticationError(401), True),
         (PermissionDeniedError(403), True),
         (NotFoundError(404), True),
-        (UnexpectedStatusError(301), True),
-        (UnexpectedStatusError(399), True),
+        (NotFoundError(404, fatal=False), False),
+        *((UnexpectedStatusError(status), True) for status in (301, 302, 303, 307, 308)),
+        *((UnexpectedStatusError(status), True) for status in (402, 405, 406, 407, 410, 418, 451, 499)),
+        *((UnexpectedStatusError(status), False) for status in (300, 304, 399, 409, 422, 423, 425)),
         (UnexpectedStatusError(200), False),
         (UnexpectedStatusError(408), False),
-        (UnexpectedStatusError(418), False),
         (BadRequestError(400), False),
         (RequestTooLargeError(414), False),
         (RateLimitError(429), False),
@@ -237,7 +266,7 @@ def test_class_of_a_status(status, kind):
     ids=repr,
 )
 def test_fatal(error, fatal):
-    """401, 403, 404 and redirects would meet every other request too; nothing else is known to (d10)."""
+    """Redirects and 4xx that concern no lead would meet every other request too (d10)."""
     assert is_fatal(error) is fatal
 
 

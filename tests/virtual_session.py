@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,6 +63,8 @@ class Wire:
     """
 
     opened = False
+    at_once = math.inf
+    proxy = ""
 
     def __init__(
         self, server: Callable[[Sent], str], latency: float = 0.05, seed: int = 0, timeout: float = 30.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from leadstatus_async._engine.transport import Received
-from leadstatus_async._steps.decipher import Failure, decipher, not_believed
+from leadstatus_async._steps.decipher import Asked, Failure, decipher, not_believed
 from leadstatus_async._steps.merge import Merged, merge
 from leadstatus_async._steps.rows import Rows
 from leadstatus_async.errors import LimiterError
@@ -129,8 +129,9 @@ class Attempt:
         if isinstance(came, Failure):
             return Answer(None, came)
         redactor = self._redactor
+        asked = Asked(request.target, self._health.answers > 0, self._transport.proxy)
         # Dates need the wall clock, nothing else does.
-        told = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor)
+        told = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor, asked=asked)
         if isinstance(told, Rows):
             merged = merge(request.ids, told, redactor, attempts=request.attempts, waited=request.waited)
             if not (merged.foreign and merged.foreign == len(told.items)):

@@ -154,11 +154,13 @@ class Core:
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        health, limiter = Health(self._policy, pool=self.concurrency), Guarded(self.limiter)
+        # More could only wait for the lent pool, which the server would be blamed for.
+        at_once = int(min(self.concurrency, self.transport.at_once))
+        health, limiter = Health(self._policy, pool=at_once), Guarded(self.limiter)
         self._dispatcher = Dispatcher(
             loop,
             limiter,
-            self.concurrency,
+            at_once,
             self._policy.max_retry_after,
             health,
             Attempt(self.transport, limiter, health, self.observer, self._redactor, loop),

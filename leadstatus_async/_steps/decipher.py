@@ -28,6 +28,7 @@ from leadstatus_async._steps.rows import (
     read_rows,
 )
 from leadstatus_async.errors import (
+    REDIRECTS,
     STATUS_ERRORS,
     APIStatusError,
     LeadStatusError,
@@ -36,6 +37,7 @@ from leadstatus_async.errors import (
     ServerError,
     UnexpectedStatusError,
     is_fatal,
+    stops_the_call,
 )
 from leadstatus_async.models import LeadStatus  # noqa: TC001 - msgspec resolves it
 
@@ -45,14 +47,22 @@ if TYPE_CHECKING:
 _WINDOW = 8 * MESSAGE  # bytes of a page whose words are looked at
 _PLAUSIBLE = 2**20, 50_000  # bytes, beyond which an answer is not decoded if it has more objects than this
 _USUAL = 256 * 2**10  # bytes: larger ones are decoded without making anything of rows that nobody asked for
-_RETRIED = frozenset({408, 500, 502, 503, 504})
+_UNABLE = frozenset({501, 505})  # 5xx that will be the same again; proxies have many more that may pass
 _PAUSING = {429, 503}  # statuses whose `Retry-After` is about the rate
 _TOO_LARGE = frozenset({413, 414, 431})
+_DECODED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})  # content encodings
 _ADVICE = {
     401: "The API key was refused: check that it is whole, live and not revoked",
     403: "The key needs the permission campaigns:read and access to this account group",
     404: "Check the account group ID and the campaign ID",
+    407: "{} wants a login: give it in proxy=",
 }
+_REDIRECTED = "The server redirects, which is not followed, so that the key stays here: check base_url"
+_VERSION_TWICE = "base_url ends in /v1, which is added to it anyway: leave that out"
+_NOT_THE_API = (
+    "That is not how the API says it, but a page of {}: check base_url, and what is on the way to it"
+)
+_ANY_PROXY = "some proxy, or of another server"
 
 
 class Sort(Enum):
@@ -70,6 +80,21 @@ class Sort(Enum):
     """An enveloped 400: an ID in it, or the number of IDs, is not accepted."""
     OVERSIZE = auto()
     """Refused for its size, by the server or by a proxy that does not speak the envelope."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a request was, as far as it helps to tell why it was refused.
+
+    Attributes:
+        target: path and query.
+        served: whether the API has answered before. A page that refuses is then a passing trouble of
+            something in front of it; else it may be all that there is at this base URL.
+        proxy: what it went through in plain http, and which so may answer itself; "" if nothing.
+    """
+
+    target: str = ""
+    served: bool = False
+    proxy: str = ""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -115,6 +140,7 @@ class _RawAnswer(_Answer):
 _decode_raw_answer = msgspec.json.Decoder(_RawAnswer).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _PLAIN = Redactor()
+_NOTHING_KNOWN = Asked()
 
 
 def decipher(
@@ -124,6 +150,7 @@ def decipher(
     *,
     now: float | None = None,
     redactor: Redactor = _PLAIN,
+    asked: Asked = _NOTHING_KNOWN,
 ) -> Rows | Failure:
     """Tell what an answer means.
 
@@ -133,9 +160,10 @@ def decipher(
         body: decompressed, possibly empty; of an answer that is no 200, its beginning is enough.
         now: epoch seconds, for dates in an answer that has no `Date` of its own.
         redactor: takes out what must not be kept, of failures here, of rows when they meet their leads.
+        asked: what was asked for.
     """
     if status != 200:
-        return _refusal(status, headers, body, now, redactor)
+        return _refusal(status, headers, body, now, redactor, asked)
     size, objects = _PLAUSIBLE
     if len(body) > size and body.count(b"{") > objects:
         return _undecodable(f"it has more than {objects} objects", body, None, redactor)
@@ -146,7 +174,7 @@ def decipher(
         try:  # it may be but a text that is longer than a status keeps
             answer, usual = _decode_raw_answer(body), False
         except MALFORMED as wrong:
-            return _salvage(body, str(wrong)[:MESSAGE], redactor)
+            return _salvage(body, _strange_encoding(headers, redactor) or str(wrong)[:MESSAGE], redactor)
     if not answer.success or answer.data is None:
         return _salvage(body, "", redactor)
     plain = usual and redactor.clears(body)
@@ -172,6 +200,14 @@ def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | 
     return _undecodable("the answer has no list data.items", body, trace_id, redactor)
 
 
+def _strange_encoding(headers: Mapping[str, str], redactor: Redactor) -> str:
+    """Name the encoding of a body that came in one that was not asked for, and so is still in it."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding in _DECODED:
+        return ""
+    return f"its Content-Encoding is {redactor.line(encoding, NAME)}, which was not asked for"
+
+
 def _undecodable(what: str, body: bytes | bytearray, trace_id: str | None, redactor: Redactor) -> Failure:
     snippet = _snippet(body, redactor)
     shown = "" if snippet[:1] in ("{", "[") else f": {snippet[:100]!r}"  # rows name leads: no text for logs
@@ -188,20 +224,35 @@ def not_believed(rows: Rows) -> Failure:
 
 
 def _refusal(
-    status: int, headers: Mapping[str, str], body: bytes | bytearray, now: float | None, redactor: Redactor
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | bytearray,
+    now: float | None,
+    redactor: Redactor,
+    asked: Asked,
 ) -> Failure:
     text = in_utf8(body)
     whole: Any = None
     with contextlib.suppress(ValueError):
         whole = read_loosely(text)
     envelope = _object(whole)
-    spoken = isinstance(envelope.get("error"), dict)
     pause = retry_after(headers, whole, now=now)
     if status == 429 and not pause:
         hint = rate_hint(headers, status, now=now)
         if hint is not None and hint.remaining == 0 and hint.reset:
             pause = hint.reset  # as GitHub states it: nothing is left until then
-    error = _status_error(status, envelope, text, pause, redactor)
+    spoken = isinstance(envelope.get("error"), dict)
+    advice, fatal = _ADVICE.get(status, ""), stops_the_call(status)
+    if status in REDIRECTS:
+        advice = _REDIRECTED
+    elif status == 407:
+        advice = advice.format(asked.proxy or "a proxy on the way")
+    elif fatal and not (spoken and envelope.get("success") is False):
+        # What a proxy says of keys, permissions and IDs, it says of its own.
+        advice, fatal = _NOT_THE_API.format(asked.proxy or _ANY_PROXY), not asked.served
+    elif status == 404 and "/v1/v1/" in asked.target:
+        advice = _VERSION_TWICE
+    error = _status_error(status, envelope, text, pause, redactor, advice=advice, fatal=fatal)
     # Elsewhere it is no throttling: some send it with every answer (d7).
     return Failure(error, _sort(error, spoken=spoken), pause if status in _PAUSING else None)
 
@@ -211,7 +262,8 @@ def _sort(error: APIStatusError, *, spoken: bool) -> Sort:
         return Sort.FATAL
     if isinstance(error, RateLimitError):
         return Sort.THROTTLED
-    if error.status in _RETRIED:
+    server_error = 500 <= error.status < 600 and error.status not in _UNABLE
+    if server_error or error.status == 408 or stops_the_call(error.status):
         return Sort.PASSING
     if error.status in _TOO_LARGE or (error.status == 400 and not spoken):
         return Sort.OVERSIZE
@@ -219,22 +271,26 @@ def _sort(error: APIStatusError, *, spoken: bool) -> Sort:
 
 
 def _status_error(
-    status: int, envelope: dict[str, Any], body: bytes, pause: float | None, redactor: Redactor
+    status: int,
+    envelope: dict[str, Any],
+    body: bytes,
+    pause: float | None,
+    redactor: Redactor,
+    *,
+    advice: str = "",
+    fatal: bool = False,
 ) -> APIStatusError:
     kind = STATUS_ERRORS.get(status, ServerError if 500 <= status < 600 else UnexpectedStatusError)
     told = _object(envelope.get("error"))
-    message = _text(told.get("message"), MESSAGE, redactor) or _snippet(body, redactor)[:200]
-    advice = _ADVICE.get(status, "")
-    if 300 <= status < 400:
-        advice = "The server redirects, which is not followed, so that the key stays here: check base_url"
     return kind(
         status,
         _text(told.get("code"), NAME, redactor),
-        message,
+        _text(told.get("message"), MESSAGE, redactor) or _snippet(body, redactor)[:200],
         redactor.details(told.get("details")),
         _text(envelope.get("traceId"), NAME, redactor),
         pause,
         advice=advice,
+        fatal=fatal,
     )
 
 

@@ -201,7 +201,7 @@ async def test_a_fatal_answer_is_raised_as_itself_and_stops_the_rest(
         ("html-200", ResponseDecodeError, 3),
         ("reset", APIConnectionError, 3),
         ("hang", APITimeoutError, 3),
-        (Fault(418, b"teapot"), UnexpectedStatusError, 1),
+        (Fault(422, b"no"), UnexpectedStatusError, 1),
         (Fault(501, b""), ServerError, 1),
     ],
     ids=str,

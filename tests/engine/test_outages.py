@@ -9,9 +9,12 @@ import pytest
 
 from leadstatus_async import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     BatchError,
     LeadStatusError,
+    NotFoundError,
+    PermissionDeniedError,
     RateLimit,
     RetryPolicy,
     ServerError,
@@ -28,6 +31,9 @@ KINDS = {
     "500": ServerError,
     "502-html": UpstreamError,
     "503": ServerError,
+    "520": ServerError,
+    "404-html": NotFoundError,
+    "403-html": PermissionDeniedError,
     "503 Retry-After 1": ServerError,
     "hang": APITimeoutError,
 }
@@ -91,6 +97,36 @@ async def live_through(kind, chunks, options, seed):
     assert meanwhile <= (14 if limit <= 10 else 44) + options.get("concurrency", 16)
     back = min(sent.at for sent in wire.sent if sent.at >= BACK)
     assert back - BACK <= 5
+
+
+@pytest.mark.parametrize("kind", ["404-html", "401-html", "405-html", "507", "530"])
+def test_half_a_second_of_pages_costs_no_lead(kind):
+    """A proxy that answers for the API in mid-job is a passing trouble, whatever its page says."""
+
+    async def main():
+        wire = Wire(down(kind, begin=0.3, end=0.8))
+        async with virtual_session(wire, rate_limit=RateLimit(40)) as session:
+            assert all(status.ok for status in await session.campaign("a", "c").get_many(leads(2000)))
+        assert any(0.3 <= sent.at < 0.8 for sent in wire.sent)
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["404-html", "403-html", "404", "402", "405", "410", "302"])
+@pytest.mark.parametrize("chunks", [1, 40])
+def test_what_concerns_no_lead_stops_the_call(kind, chunks):
+    """Before the API has answered at all, a page does so too: nothing is asked again and again."""
+
+    async def main():
+        wire = Wire(lambda sent: kind)
+        async with virtual_session(wire, chunk_size=1, rate_limit=RateLimit(50)) as session:
+            with pytest.raises(APIStatusError) as caught:
+                await session.campaign("a", "c").get_many(leads(chunks))
+        assert caught.value.status == int(kind[:3])
+        assert len(caught.value.result.failures) == chunks
+        assert len(wire.sent) <= 6
+
+    run(main)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from leadstatus_async._steps.decipher import BadRow, Failure, Rows, Sort, decipher
+from leadstatus_async._steps.decipher import Asked, BadRow, Failure, Rows, Sort, decipher
 from leadstatus_async._steps.redact import Redactor
 from leadstatus_async._steps.rows import presented
 from leadstatus_async.errors import (
@@ -26,6 +26,7 @@ from leadstatus_async.errors import (
     ServerError,
     UnexpectedStatusError,
     UpstreamError,
+    is_fatal,
 )
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
@@ -167,17 +168,24 @@ def test_html_error_pages(status, name, kind, sort, text):
         (201, UnexpectedStatusError, Sort.FINAL),
         (204, UnexpectedStatusError, Sort.FINAL),
         (206, UnexpectedStatusError, Sort.FINAL),
-        (300, UnexpectedStatusError, Sort.FATAL),
+        (300, UnexpectedStatusError, Sort.FINAL),
         (301, UnexpectedStatusError, Sort.FATAL),
-        (304, UnexpectedStatusError, Sort.FATAL),
+        (304, UnexpectedStatusError, Sort.FINAL),
         (308, UnexpectedStatusError, Sort.FATAL),
         (400, BadRequestError, Sort.OVERSIZE),
-        (402, UnexpectedStatusError, Sort.FINAL),
-        (405, UnexpectedStatusError, Sort.FINAL),
+        (401, AuthenticationError, Sort.FATAL),
+        (402, UnexpectedStatusError, Sort.FATAL),
+        (403, PermissionDeniedError, Sort.FATAL),
+        (404, NotFoundError, Sort.FATAL),
+        (405, UnexpectedStatusError, Sort.FATAL),
+        (406, UnexpectedStatusError, Sort.FATAL),
         (408, UnexpectedStatusError, Sort.PASSING),
         (413, RequestTooLargeError, Sort.OVERSIZE),
         (414, RequestTooLargeError, Sort.OVERSIZE),
-        (418, UnexpectedStatusError, Sort.FINAL),
+        (409, UnexpectedStatusError, Sort.FINAL),
+        (410, UnexpectedStatusError, Sort.FATAL),
+        (418, UnexpectedStatusError, Sort.FATAL),
+        (422, UnexpectedStatusError, Sort.FINAL),
         (429, RateLimitError, Sort.THROTTLED),
         (431, RequestTooLargeError, Sort.OVERSIZE),
         (500, ServerError, Sort.PASSING),
@@ -186,7 +194,9 @@ def test_html_error_pages(status, name, kind, sort, text):
         (503, ServerError, Sort.PASSING),
         (504, ServerError, Sort.PASSING),
         (505, ServerError, Sort.FINAL),
-        (599, ServerError, Sort.FINAL),
+        (507, ServerError, Sort.PASSING),
+        *((status, ServerError, Sort.PASSING) for status in range(520, 531)),
+        (599, ServerError, Sort.PASSING),
         (600, UnexpectedStatusError, Sort.FINAL),
         (999, UnexpectedStatusError, Sort.FINAL),
     ],
@@ -222,6 +232,9 @@ def test_a_400_is_ours_only_in_our_envelope(content, sort):
     assert refused(400, content).sort is sort
 
 
+ENVELOPE = b'{"success": false, "data": null, "error": {"code": "C", "message": "m"}, "traceId": "t"}'
+
+
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
@@ -229,12 +242,49 @@ def test_a_400_is_ours_only_in_our_envelope(content, sort):
         (403, "campaigns:read"),
         (404, "Check the account group ID"),
         (302, "check base_url"),
+        (308, "check base_url"),
     ],
 )
 def test_advice(status, advice):
     """What the user can do about it is said with the error."""
-    assert advice in str(refused(status).error)
-    assert advice not in str(refused(500).error)
+    assert advice in str(refused(status, ENVELOPE).error)
+    for other in (300, 304, 402, 410, 500):
+        assert advice not in str(refused(other, ENVELOPE).error)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 406, 410, 451])
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"",
+        b"404 page not found",
+        b"<html><title>Just a moment...</title></html>",
+        b'{"message": "no Route matched with those values"}',
+        b'{"error": "Forbidden"}',
+        b'{"error": {"code": 403, "message": "Forbidden", "status": "PERMISSION_DENIED"}}',
+        b'{"success": false, "error": "Forbidden"}',
+        b'{"success": true, "error": {"code": "C", "message": "m"}}',
+    ],
+)
+def test_only_the_envelope_is_believed(status, page):
+    """Pages of proxies stop a call only where the API has never answered, and name base_url, not the key."""
+    first, later = refused(status, page), decipher(status, {}, page, asked=Asked(served=True))
+    assert (first.sort, later.sort) == (Sort.FATAL, Sort.PASSING)
+    assert (is_fatal(first.error), is_fatal(later.error)) == (True, False)
+    for failure in (first, later):
+        assert type(failure.error) is type(refused(status, ENVELOPE).error)
+        assert "base_url" in str(failure.error)
+        assert not any(word in str(failure.error) for word in ("key", "campaigns:read", "account group"))
+    for served in (False, True):
+        assert decipher(status, {}, ENVELOPE, asked=Asked(served=served)).sort is Sort.FATAL
+
+
+def test_a_version_given_twice_is_blamed_on_base_url():
+    """And not on the IDs, which may be right."""
+    for content in (ENVELOPE, b""):
+        text = str(decipher(404, {}, content, asked=Asked("/v1/v1/accounts/a/campaigns/c/lead-status")).error)
+        assert "base_url" in text
+        assert "campaign ID" not in text
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

@@ -9,13 +9,17 @@ second attempt behind our back; the body is capped while it streams in.
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import msgspec
 from yarl import URL
 
+from leadstatus_async._engine.transport.bodies import ASKED_FOR, UndecodableError, read
 from leadstatus_async._engine.transport.connections import (
     UnaskedError,
     Way,
@@ -24,11 +28,13 @@ from leadstatus_async._engine.transport.connections import (
     own_connector,
     sending,
 )
+from leadstatus_async._engine.transport.failures import CONNECT_TIMEOUT, POOL_TIMEOUT, failure_of
 from leadstatus_async._engine.transport.timeouts import Timeouts
 from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import (
     APIConnectionError,
-    APITimeoutError,
+    ResponseDecodeError,
+    ResponseError,
     ResponseTooLargeError,
     SessionClosedError,
     SessionLoopError,
@@ -42,12 +48,10 @@ if TYPE_CHECKING:
 
     from leadstatus_async._engine.transport.credentials import Proxy, Secret
 
-CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
 _PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
 _TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
-_DISCONNECTED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-_TLS = (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
+_NO_FILES_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -89,20 +93,39 @@ class Transport:
         ssl: ssl_module.SSLContext | None = None,
     ) -> None:
         self._origin = str(base_url.origin())
+        self._goes_to = f"the proxy {proxy.url}" if proxy else self._origin
         self._scheme, self._authority = base_url.scheme, base_url.raw_authority
         self._key = key
-        self._headers = headers
+        self._headers = {"Accept-Encoding": ASKED_FOR, **headers}
         self._seconds = timeout
         self._max_bytes = max_response_bytes
         self._borrowed = http_session is not None
         self._session = http_session
         self._hidden_of_cut = 0
+        self._under_way = 0  # requests that wait neither for a connection nor for a file descriptor
+        self._without_file: deque[asyncio.Future[None]] = deque()
         self._proxy = proxy
         self._ssl = ssl
-        # Waiting for a lent pool is not connecting: only the socket is timed there (a7). Whole-second
+        # Waiting for a lent pool is not connecting: that is timed by the socket there (a7). Whole-second
         # rounding, which aiohttp does above ceil_threshold (a8), is off.
-        connect = {"sock_connect" if self._borrowed else "connect": min(timeout, CONNECT_TIMEOUT)}
-        self._timeout = aiohttp.ClientTimeout(total=None, ceil_threshold=math.inf, **connect)
+        connecting = min(timeout, CONNECT_TIMEOUT)
+        connect = {"sock_connect": connecting, "connect": POOL_TIMEOUT}
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, ceil_threshold=math.inf, **(connect if self._borrowed else {"connect": connecting})
+        )
+
+    @property
+    def at_once(self) -> float:
+        """How many requests a lent pool lets be in flight at once; infinity where there is no such bound."""
+        connector = self._session.connector if self._borrowed and self._session is not None else None
+        if connector is None:
+            return math.inf
+        return min(connector.limit or math.inf, connector.limit_per_host or math.inf)
+
+    @property
+    def proxy(self) -> str:
+        """The proxy that sees plain http, and so may answer itself; "" if there is none."""
+        return self._goes_to if self._proxy is not None and self._scheme == "http" else ""
 
     @property
     def opened(self) -> bool:
@@ -137,10 +160,13 @@ class Transport:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
         way, task, expired = Way(), cast("asyncio.Task[object]", asyncio.current_task()), False
         self._timeouts.begin(task)
+        self._under_way += 1
         try:
             try:
-                return await self._exchange(self._session, target, way)
+                return await self._exchange(self._session, target, way, task)
             finally:
+                self._under_way -= 1
+                self._pass_file_on()
                 expired = self._timeouts.end(task)
                 if expired:  # told by an error even if somebody cuts it in this turn: the server is slow
                     task.uncancel()
@@ -159,7 +185,14 @@ class Transport:
             del ended
 
     def _failed(self, caught: Exception, way: Way) -> Failure:
-        failure = _failure(caught, way, seconds=self._seconds, origin=self._origin)
+        failure = failure_of(
+            caught,
+            way,
+            seconds=self._seconds,
+            origin=self._origin,
+            goes_to=self._goes_to,
+            borrowed=self._borrowed,
+        )
         return msgspec.structs.replace(failure, hidden=way.hidden) if way.hidden else failure
 
     def hidden_of_cut(self) -> int:
@@ -187,25 +220,54 @@ class Transport:
         session._retry_connection = False  # noqa: SLF001
         return session
 
-    async def _exchange(self, session: aiohttp.ClientSession, target: str, way: Way) -> Received | Failure:
+    async def _exchange(
+        self, session: aiohttp.ClientSession, target: str, way: Way, task: asyncio.Task[object]
+    ) -> Received | Failure:
         path, _, query = target.partition("?")
         url = URL.build(  # half the time of parsing it
             scheme=self._scheme, authority=self._authority, path=path, query_string=query, encoded=True
         )
         options = self._options()
         if self._borrowed:
+            look_first = looks_first(
+                way, partial(self._timeouts.rest, task), partial(self._timeouts.begin, task)
+            )
             # A request's own middlewares replace the session's, which its owner wants to run as well.
-            options["middlewares"] = (*session._middlewares, looks_first(way))  # noqa: SLF001
+            options["middlewares"] = (*session._middlewares, look_first)  # noqa: SLF001
         sending.set(way)
-        for _ in range(_TRIES):
+        tries = _TRIES
+        while tries:
             try:
                 async with session.get(url, **options) as response:
                     way.answered = True
                     return await self._received(response, way)
             except UnaskedError:
-                continue
+                tries -= 1
+            except aiohttp.ClientConnectorError as refused:
+                if refused.os_error.errno not in _NO_FILES_LEFT or self._under_way == 1:
+                    raise
+                await self._file(task)  # the process can open no more, but others have theirs
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
         return Failure(APIConnectionError(message), Sort.PASSING)
+
+    async def _file(self, task: asyncio.Task[object]) -> None:
+        """Wait for the end of another request, whose connection can be used; it is no part of the attempt."""
+        freed = asyncio.get_running_loop().create_future()
+        self._without_file.append(freed)
+        self._under_way -= 1
+        self._timeouts.rest(task)
+        try:
+            await freed
+        finally:
+            self._under_way += 1
+        self._timeouts.begin(task)
+
+    def _pass_file_on(self) -> None:
+        while self._without_file:
+            freed = self._without_file.popleft()
+            if not freed.done():  # it is, if whoever waited was cut off
+                freed.set_result(None)
+                return
 
     def _options(self) -> dict[str, Any]:
         """Return what overrides all that a borrowed session may have set (a16); never kept, for the key."""
@@ -214,7 +276,7 @@ class Transport:
             "timeout": self._timeout,
             "allow_redirects": False,
             "raise_for_status": False,
-            "auto_decompress": True,
+            "auto_decompress": False,
             "read_bufsize": _PIECE,
         }
         if self._ssl is not None:
@@ -231,56 +293,21 @@ class Transport:
         return options
 
     async def _received(self, response: aiohttp.ClientResponse, way: Way) -> Received | Failure:
-        """Read an answer: the body, decompressed, up to the cap (a11)."""
+        """Read an answer to its end, or to the cap."""
         status, most = response.status, self._max_bytes
-        keep = most if status == 200 else min(most, _ERROR_BYTES)
-        size = response.content_length or 0
-        content = response.content
         body: bytes | bytearray = b""
-        if size <= most:
-            body = await content.readany()  # all there is, as a rule
-            size = len(body)
-        while size <= most and not content.at_eof():
-            piece = await content.readany()
-            size += len(piece)
-            if len(body) < keep:
-                body = bytearray(body) if isinstance(body, bytes) else body
-                body += piece[: keep - len(body)]  # in place, so that nothing is held twice
-        if size > most:
-            response.close()
-            if status == 200:
+        complete = False
+        error: ResponseError | None = None
+        try:
+            keep = most if status == 200 else min(most, _ERROR_BYTES)
+            body, complete = await read(response, most=most, keep=keep)
+            if not complete:
                 message = f"the body is larger than max_response_bytes ({most} bytes, decompressed)"
-                return Failure(ResponseTooLargeError(message, status=status), Sort.FINAL)
-        kept = body if len(body) <= keep else body[:keep]
-        return Received(status, response.headers, kept, way.connection, way.hidden)
-
-
-def _failure(  # noqa: PLR0911 - a table of cases
-    caught: Exception, way: Way, *, seconds: float, origin: str
-) -> Failure:
-    """Turn what aiohttp raised into our error; a `ClientResponseError`'s status is not the server's (a4)."""
-    if isinstance(caught, _TLS):
-        message = f"TLS with {origin} failed: {_cause(caught)}; pass ssl= with a context that trusts it"
-        return Failure(APIConnectionError(message), Sort.FATAL)  # every other request would meet it too
-    if isinstance(caught, aiohttp.ConnectionTimeoutError):
-        limit = min(seconds, CONNECT_TIMEOUT)
-        return Failure(APITimeoutError(f"no connection to {origin} within {limit:g} s"), Sort.PASSING)
-    if isinstance(caught, TimeoutError):
-        what = "the answer was not complete" if way.answered else "no answer came"
-        return Failure(APITimeoutError(f"{what} within timeout={seconds:g} s"), Sort.PASSING)
-    if isinstance(caught, aiohttp.ClientConnectorError):
-        return Failure(APIConnectionError(f"cannot connect to {origin}: {_cause(caught)}"), Sort.PASSING)
-    if isinstance(caught, _DISCONNECTED) and not way.answered:
-        message = "the server closed the connection without an answer"
-        return Failure(APIConnectionError(message), Sort.PASSING, early=True, stale=way.reused)
-    if not isinstance(caught, aiohttp.ClientError | OSError) or isinstance(caught, aiohttp.InvalidURL):
-        message = f"aiohttp, or a hook of the lent session, raised {type(caught).__name__}"
-        return Failure(APIConnectionError(message), Sort.FINAL)
-    what = "the answer was cut off" if way.answered else "the answer is no valid HTTP"
-    return Failure(APIConnectionError(f"{what} ({type(caught).__name__})"), Sort.PASSING)
-
-
-def _cause(caught: Exception) -> str:
-    """Say why, from the operating system's or the TLS library's own words."""
-    inner = getattr(caught, "certificate_error", None) or getattr(caught, "os_error", None) or caught
-    return getattr(inner, "verify_message", None) or getattr(inner, "strerror", None) or type(inner).__name__
+                error = ResponseTooLargeError(message, status=status)
+        except UndecodableError as wrong:
+            error = ResponseDecodeError(f"HTTP {status}, but {wrong}", status=status)
+        if not complete:
+            response.close()
+        if error is None or status != 200:  # that one failed is told by its status
+            return Received(status, response.headers, body, way.connection, way.hidden)
+        return Failure(error, Sort.PASSING if isinstance(error, ResponseDecodeError) else Sort.FINAL)

@@ -21,6 +21,7 @@ from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
     import ssl as ssl_module
+    from collections.abc import Callable
 
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -125,8 +126,16 @@ def own_connector(ssl: ssl_module.SSLContext | None) -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(limit=0, ssl=ssl or True, force_close=True)  # pragma: no cover
 
 
-def looks_first(way: Way) -> aiohttp.ClientMiddlewareType:
-    """Return a middleware that lets a request out only on a connection that has received nothing unasked."""
+def looks_first(
+    way: Way, waits: Callable[[], None], leaves: Callable[[], None]
+) -> aiohttp.ClientMiddlewareType:
+    """Return a middleware that lets a request out only on a connection that has received nothing unasked.
+
+    Args:
+        way: what it notes down in.
+        waits: is called when the request begins to wait for a connection.
+        leaves: is called when it is sent.
+    """
 
     async def look_first(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -140,9 +149,11 @@ def looks_first(way: Way) -> aiohttp.ClientMiddlewareType:
             if protocol.should_close or ((used or _is_plain(protocol)) and _readable(protocol)):
                 raise UnaskedError
             way.sends += 1
+            leaves()
             return await send(conn)
 
         request.send = looked  # type: ignore[method-assign] # of this one request
+        waits()
         return await handler(request)
 
     return look_first

@@ -19,17 +19,26 @@ class Timeouts:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._due: dict[asyncio.Task[object], float] = {}
+        self._expired: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, task: asyncio.Task[object]) -> None:
-        """Note that a task begins an attempt."""
+        """Note that a task begins an attempt, or begins it anew."""
+        self._due.pop(task, None)
         at = self._due[task] = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(at, self._ring)
 
+    def rest(self, task: asyncio.Task[object]) -> None:
+        """Note that a task waits for something that does not count, until it begins anew."""
+        self._due.pop(task, None)
+
     def end(self, task: asyncio.Task[object]) -> bool:
         """Note that it has ended; return whether the task was cancelled for it."""
-        return self._due.pop(task, None) is None
+        self._due.pop(task, None)
+        expired = task in self._expired
+        self._expired.discard(task)
+        return expired
 
     def close(self) -> None:
         """Let go of the timer."""
@@ -44,4 +53,5 @@ class Timeouts:
                 self._timer = self._loop.call_at(at, self._ring)
                 return
             del self._due[task]
+            self._expired.add(task)
             task.cancel()

@@ -1,0 +1,266 @@
+"""What is between us and the API: proxies, TLS, name lookup, file descriptors, the pool of a lent session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+
+import aiohttp
+import pytest
+
+from leadstatus_async import (
+    APIConnectionError,
+    APITimeoutError,
+    BatchError,
+    LeadStatusError,
+    LeadStatusSession,
+    RetryPolicy,
+)
+from leadstatus_async.testing import FakeLeadStatusServer
+from tests.conftest import KEY, leads
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+QUICK = RetryPolicy(max_attempts=3, base_delay=0.001, max_delay=0.001, max_outage=0)
+
+
+@contextlib.asynccontextmanager
+async def listening(answer):
+    """Listen; `answer(head)` returns what is said to each head, b"" closes. Yields port and heads heard."""
+    heard = []
+
+    async def serve(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                heard.append(await reader.readuntil(b"\r\n\r\n"))
+                said = answer(heard[-1])
+                if not said:
+                    break
+                writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], heard
+    finally:
+        server.close()
+
+
+async def a_dead_port():
+    async with listening(bytes) as (port, _):
+        return port
+
+
+def page(status, words=b"<h1>squid</h1>"):
+    return (
+        b"HTTP/1.1 %s\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % (status, len(words)) + words
+    )
+
+
+async def trouble(session, chunks=40):
+    """Ask for so many chunks of one lead; return the error of all of them, told as the caller sees it."""
+    with pytest.raises(LeadStatusError) as caught:
+        await session.campaign("a", "c").get_many(leads(chunks))
+    assert len(caught.value.result.failures) == chunks
+    return caught.value.exceptions[0] if isinstance(caught.value, BatchError) else caught.value
+
+
+def through(proxy, scheme, **options):
+    """Make a session to some host through a proxy, with one lead a request."""
+    return LeadStatusSession(
+        KEY,
+        base_url=f"{scheme}://api.example",
+        allow_insecure=True,
+        proxy=f"http://bob:hush-hush@127.0.0.1:{proxy}",
+        retry=QUICK,
+        rate_limit=None,
+        chunk_size=1,
+        concurrency=4,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"403 Forbidden"])
+async def test_a_proxy_that_refuses_is_named_and_stops_the_call(scheme, status):
+    """For CONNECT and for plain http: it is not the API that refuses, and nothing is asked again."""
+    async with listening(lambda _: page(status)) as (port, heard), through(port, scheme) as session:
+        error = await trouble(session)
+    assert f"the proxy http://127.0.0.1:{port}" in str(error)
+    assert status[:3].decode() in str(error)
+    assert "no valid HTTP" not in str(error)
+    assert "campaigns:read" not in str(error)
+    assert "hush" not in str(error)
+    assert ("login" in str(error)) == status.startswith(b"407")
+    assert isinstance(error, APIConnectionError if scheme == "https" else LeadStatusError)
+    assert len(heard) <= 4
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_dead_proxy_is_named_and_stops_the_call(scheme):
+    """It is not the API that cannot be reached."""
+    port = await a_dead_port()
+    async with through(port, scheme) as session:
+        error = await trouble(session)
+        assert session.stats.requests <= 4
+    assert isinstance(error, APIConnectionError)
+    assert str(error).startswith(f"cannot connect to the proxy http://127.0.0.1:{port}")
+    assert "hush" not in str(error)
+
+
+async def test_a_proxy_that_cannot_is_asked_again():
+    """A 502 to CONNECT is of the moment."""
+    async with (
+        listening(lambda _: page(b"502 Bad Gateway")) as (port, heard),
+        through(port, "https") as session,
+    ):
+        error = await trouble(session, chunks=1)
+    assert "the proxy http://127.0.0.1" in str(error)
+    assert len(heard) == 3
+
+
+async def test_a_proxy_of_a_lent_session_is_named_as_that():
+    """We do not know its address."""
+    async with listening(lambda _: page(b"407 Proxy Authentication Required")) as (port, _):
+        lent = aiohttp.ClientSession(proxy=f"http://127.0.0.1:{port}")
+        async with lent, LeadStatusSession(KEY, base_url="https://api.example", http_session=lent) as session:
+            error = await trouble(session, chunks=1)
+    assert str(error).startswith("the proxy of the lent http_session refuses the way to https://api.example")
+
+
+async def test_plain_http_on_a_tls_port():
+    """No certificate is at fault, so that no CA is advised."""
+
+    async def serve(reader, writer):
+        await reader.read(100)
+        writer.write(page(b"400 Bad Request"))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, LeadStatusSession(KEY, base_url=f"https://127.0.0.1:{port}", retry=QUICK) as session:
+        error = await trouble(session, chunks=1)
+        assert session.stats.requests == 1
+    assert isinstance(error, APIConnectionError)
+    assert "speaks no TLS: check base_url" in str(error)
+    assert "ssl=" not in str(error)
+
+
+async def test_a_slow_name_lookup_is_no_slow_answer(monkeypatch):
+    """What takes so long is said: nothing was sent yet."""
+
+    async def getaddrinfo(*_, **__):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    async with LeadStatusSession(
+        KEY, base_url="http://slow.example", allow_insecure=True, retry=QUICK, timeout=0.05
+    ) as session:
+        error = await trouble(session, chunks=1)
+    assert isinstance(error, APITimeoutError)
+    assert str(error).startswith("no connection to http://slow.example")
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+async def test_without_file_descriptors_the_connections_there_are_will_do(server, monkeypatch, code):
+    """The process may open no more than three: every lead is answered on those, at no cost."""
+    start, opened = aiohttp.connector.aiohappyeyeballs.start_connection, 0
+
+    async def start_connection(*args, **options):
+        nonlocal opened
+        if opened == 3:
+            raise OSError(code, "Too many open files")
+        opened += 1
+        return await start(*args, **options)
+
+    monkeypatch.setattr(aiohttp.connector.aiohappyeyeballs, "start_connection", start_connection)
+    options = {"chunk_size": 1, "concurrency": 16, "rate_limit": None, "retry": RetryPolicy(budget=0)}
+    async with LeadStatusSession(KEY, base_url=server.url, **options) as session:
+        result = await session.campaign("a", "c").get_many(leads(200))
+        assert result.stats.requests == server.count == 200
+        cut = asyncio.create_task(session.campaign("a", "c").get_many(leads(200)))
+        await asyncio.sleep(0.02)
+        cut.cancel()
+        opened = 0  # those of the requests that were cut off are closed
+        assert (await session.campaign("a", "c").get("x")).ok
+
+
+async def test_without_any_file_descriptor_it_is_told(monkeypatch):
+    """There is no connection to wait for."""
+
+    async def start_connection(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(aiohttp.connector.aiohappyeyeballs, "start_connection", start_connection)
+    async with LeadStatusSession(
+        KEY, base_url="http://127.0.0.1:9", retry=QUICK, chunk_size=1, rate_limit=None
+    ) as session:
+        error = await trouble(session, chunks=20)
+    assert str(error) == "cannot connect to http://127.0.0.1:9: Too many open files"
+
+
+@pytest.mark.parametrize("pool", [{"limit_per_host": 2}, {"limit": 2}, {"limit": 1, "limit_per_host": 5}])
+async def test_a_lent_pool_that_is_small(pool):
+    """Waiting for it takes no time of any attempt: none is lost, and each request is counted once."""
+    async with FakeLeadStatusServer(latency=0.04) as server:
+        lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(**pool))
+        options = {"timeout": 0.15, "chunk_size": 1, "rate_limit": None, "http_session": lent}
+        async with lent, LeadStatusSession(KEY, base_url=server.url, **options) as session:
+            result = await session.campaign("a", "c").get_many(leads(20))
+            assert len(result.statuses) == 20
+            assert result.stats.requests == session.stats.requests == server.count == 20
+            assert server.max_in_flight <= 2
+
+
+async def test_a_lent_pool_that_its_owner_uses(server):
+    """The owner's own requests may fill it for longer than an attempt may take."""
+    release = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await release.wait()
+        writer.close()
+
+    slow = await asyncio.start_server(serve, "127.0.0.1", 0)
+    lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2))
+    options = {
+        "timeout": 0.05,
+        "rate_limit": None,
+        "http_session": lent,
+        "retry": RetryPolicy(max_attempts=1),
+    }
+    async with slow, lent, LeadStatusSession(KEY, base_url=server.url, **options) as session:
+        port = slow.sockets[0].getsockname()[1]
+        owners = [asyncio.create_task(lent.get(f"http://127.0.0.1:{port}")) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        ours = asyncio.create_task(session.campaign("a", "c").get("x"))
+        await asyncio.wait([ours], timeout=0.3)
+        assert not ours.done()
+        release.set()
+        assert (await ours).ok
+        await asyncio.gather(*owners, return_exceptions=True)
+    assert server.count == 1
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_a_hook_of_a_lent_session_that_hangs_is_cut_off(server, where):
+    """Before the request is sent or after: what is not the pool's is the attempt's."""
+
+    async def hangs(request, handler):
+        if where == "before":
+            await asyncio.sleep(60)
+        answer = await handler(request)
+        await asyncio.sleep(60)
+        return answer
+
+    lent = aiohttp.ClientSession(middlewares=[hangs])
+    options = {"timeout": 0.05, "http_session": lent, "retry": RetryPolicy(max_attempts=1)}
+    async with lent, LeadStatusSession(KEY, base_url=server.url, **options) as session:
+        with pytest.raises(APITimeoutError):
+            await session.campaign("a", "c").get("x")
+
+
+def test_a_proxy_login_that_cannot_be_sent_is_refused_at_once():
+    """A colon ends the user name in HTTP."""
+    with pytest.raises(LeadStatusError, match="colon"):
+        LeadStatusSession(KEY, proxy="http://us%3Aer:hush@127.0.0.1:1")

@@ -5,9 +5,11 @@ Data only: no I/O, no clock, no randomness.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import sys
+from typing import cast
 
 from leadstatus_async.errors import ConfigurationError
 
@@ -44,12 +46,37 @@ def require_whole(name: str, value: object, *, least: int = 1, most: float = mat
     return value
 
 
+def returned_by(name: str, value: object) -> object:
+    """Return what a callback returned, which nobody would await.
+
+    Raises:
+        ConfigurationError: it is an awaitable, though the callback looked like a plain function.
+    """
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # else it warns that it was never awaited
+        raise ConfigurationError(f"{name} must be a plain function, and has returned an awaitable")
+    return value
+
+
+def _returns_at_once(value: object) -> bool:
+    """Whether a call would only make a coroutine or a generator, whatever the function is wrapped in."""
+    while isinstance(value, functools.partial | functools.partialmethod):
+        value = cast("functools.partial[object]", value).func
+    called = getattr(type(value), "__call__", None)  # noqa: B004 - of an object with a method of that name
+    return any(
+        inspect.iscoroutinefunction(one)
+        or inspect.isgeneratorfunction(one)
+        or inspect.isasyncgenfunction(one)
+        for one in (value, called)
+    )
+
+
 def require_callback(name: str, value: object, of: str) -> None:
     """Refuse what cannot be called back: no callable, or one whose coroutine nobody would await.
 
     Raises:
         ConfigurationError: naming the option and `of` what it is a function.
     """
-    called = value if inspect.isroutine(value) else getattr(value, "__call__", None)  # noqa: B004
-    if not callable(value) or inspect.iscoroutinefunction(called):
+    if not callable(value) or _returns_at_once(value):
         raise ConfigurationError(f"{name} must be a plain function of {of}, not {value!r:.100}")

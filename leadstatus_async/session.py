@@ -70,7 +70,8 @@ class LeadStatusSession:
         ssl: an `ssl.SSLContext`, for a CA of your own.
         headers: added to each request; a `User-Agent` here replaces ours.
         allow_insecure: allow plain http to any host.
-        on_event: called with each event of `leadstatus_async.events`; must be quick, and not a coroutine.
+        on_event: called with each event of `leadstatus_async.events`, or a list of such callables, each of
+            them guarded by itself; must be quick, and not a coroutine.
 
     Raises:
         ConfigurationError: for any bad value, before any I/O, and without echoing the key.
@@ -95,11 +96,10 @@ class LeadStatusSession:
         ssl: ssl_module.SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
-        on_event: Callable[[Event], object] | None = None,
+        on_event: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
     ) -> None:
         key = checked_key(api_key)
-        if on_event is not None:
-            require_callback("on_event", on_event, "one event")
+        observer = Observer(_callbacks(on_event))
         self._base_url = checked_base_url(
             base_url, allow_insecure=_checked_flag("allow_insecure", allow_insecure)
         )
@@ -126,7 +126,7 @@ class LeadStatusSession:
             limits,
             retry,
             require_whole("concurrency", concurrency),
-            Observer(on_event),
+            observer,
             redactor_of(key, way),
         )
         self._settings = f"concurrency={concurrency}, chunk_size={chunk_size}, timeout={timeout:g}"
@@ -221,6 +221,14 @@ class LeadStatusSession:
                 source=self,
                 stacklevel=2,
             )
+
+
+def _callbacks(value: object) -> list[Callable[[Event], object]]:
+    given = cast("Sequence[object]", value) if isinstance(value, list | tuple) else [value]
+    callbacks = [] if value is None else list(given)
+    for callback in callbacks:
+        require_callback("on_event", callback, "one event")
+    return cast("list[Callable[[Event], object]]", callbacks)
 
 
 def _limiter(value: object) -> Limiter:

@@ -28,7 +28,7 @@ LINES = [
     {"_version", *DATA},
     {"_steps"},
     {"_state"},
-    {"limiter", "_pace"},
+    {"limiter", "_pace", "_log"},
     {"_engine"},
     {"_calls"},
     {"_options"},

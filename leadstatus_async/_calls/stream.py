@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import AsyncIterator
 from functools import partial
 from inspect import isawaitable
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from leadstatus_async._engine.core import CLEAN_UP
 from leadstatus_async._engine.job import Job
+from leadstatus_async._log import Log
 from leadstatus_async._state.deadline import Deadline
 from leadstatus_async._steps.fold import NOTHING, iterable_of
 from leadstatus_async.errors import LeadStatusError, SessionClosedError, for_caller, own_copy
@@ -38,7 +38,7 @@ OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=T
 _TURN = 0.001  # seconds for which a source is read before others get their turn
 _NOT_OURS = "the source was cancelled, and not by its stream"
 
-logger = logging.getLogger("leadstatus_async")
+logger = Log("leadstatus_async")
 
 
 class Reading:

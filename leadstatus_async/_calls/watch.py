@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from leadstatus_async._checks import returned_by
 from leadstatus_async.errors import is_fatal
 from leadstatus_async.models import LeadFailure, LeadStatus
 
@@ -28,15 +29,22 @@ def settled(status: LeadStatus) -> bool:
 def changes(seen: dict[str, Any], outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Return the outcomes that differ from what was last seen of their lead, and remember them.
 
-    Any field counts. A failure is the same as before if its class and message are.
+    Any field counts. A failure is the same as before if its class and message are, but for the seconds to
+    wait that it tells.
     """
     fresh: list[Outcome] = []
     for outcome in outcomes:
-        sight = outcome if isinstance(outcome, LeadStatus) else (type(outcome.error), str(outcome.error))
+        sight = outcome if isinstance(outcome, LeadStatus) else _sight(outcome.error)
         if seen.get(outcome.lead_id) != sight:
             seen[outcome.lead_id] = sight
             fresh.append(outcome)
     return fresh
+
+
+def _sight(error: Exception) -> tuple[object, ...]:
+    if getattr(error, "retry_after", None) is None:
+        return type(error), str(error)
+    return type(error), getattr(error, "status", None), getattr(error, "code", None)
 
 
 async def poll(
@@ -62,7 +70,9 @@ async def poll(
         if any(is_fatal(failure.error) for failure in result.failures):
             result.raise_for_failures()
         open_ids = [
-            outcome.lead_id for outcome in result if not (isinstance(outcome, LeadStatus) and until(outcome))
+            outcome.lead_id
+            for outcome in result
+            if not (isinstance(outcome, LeadStatus) and returned_by("until", until(outcome)))
         ]
         for outcome in changes(seen, result):
             yield outcome

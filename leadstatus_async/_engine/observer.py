@@ -1,18 +1,19 @@
 """What the outside is told: events for `on_event`, and one log line per decision.
 
 An observer that raises is logged once and then ignored: watching never breaks a call (d12, g13).
-Log lines hold no lead IDs, no URL and no key; the library stays silent unless logging is set up.
+Log lines hold no lead IDs, no URL and no key.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from leadstatus_async import events
+from leadstatus_async._checks import returned_by
+from leadstatus_async._log import Log
 from leadstatus_async._state.tally import Tally
-from leadstatus_async._steps.decide import Again, Split, Throttled
+from leadstatus_async._steps.decide import Again, Throttled
 from leadstatus_async.errors import APIConnectionError
 from leadstatus_async.results import Progress
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from leadstatus_async.models import LeadFailure, LeadStatus
     from leadstatus_async.results import BatchStats, RateLimitState
 
-logger = logging.getLogger("leadstatus_async")
+logger = Log("leadstatus_async")
 
 WhatT = TypeVar("WhatT")
 
@@ -35,11 +36,11 @@ class Observer:
     """Builds events, if anybody wants them, and log lines.
 
     Args:
-        callback: the session's `on_event`; None if nobody watches.
+        callbacks: the session's `on_event`, each guarded by itself.
     """
 
-    def __init__(self, callback: Callable[[Event], object] | None) -> None:
-        self._callback = None if callback is None else _Told(callback, "the on_event callback")
+    def __init__(self, callbacks: Sequence[Callable[[Event], object]]) -> None:
+        self._callbacks = [_Told(callback, "an on_event callback") for callback in callbacks]
 
     def attempt_finished(
         self,
@@ -52,14 +53,14 @@ class Observer:
         trace_id: str | None,
     ) -> None:
         """Tell of a request that came to its end; one that was cut off, by the exception being handled."""
-        if self._callback is not None:
+        if self._callbacks:
             ended_by = error or sys.exception()
             name = None if ended_by is None else type(ended_by).__name__
             self._attempt(where, leads, attempt, status, name, seconds, trace_id)
 
     def hidden_attempt(self, where: Endpoint, leads: int, attempt: int) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
-        if self._callback is not None:
+        if self._callbacks:
             self._attempt(where, leads, attempt, None, APIConnectionError.__name__, 0.0, None)
 
     def decided(
@@ -73,9 +74,10 @@ class Observer:
         logger.info("%d leads, attempt %d: %s -> %s%s", leads, attempt, error, what, when)
         if isinstance(verdict, Again | Throttled):
             self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
-        elif isinstance(verdict, Split) and leads > 1:
-            status = getattr(failure.error, "status", 0)
-            self._emit(events.ChunkSplit, where.account, where.campaign, leads, status)
+
+    def split(self, where: Endpoint, leads: int, status: int) -> None:
+        """Tell that a request was cut since it was refused for what it holds."""
+        self._emit(events.ChunkSplit, where.account, where.campaign, leads, status)
 
     def paused(self, seconds: float, reason: str) -> None:
         """Tell that the gate closed; the limiter logs it."""
@@ -123,12 +125,12 @@ class Observer:
         )
 
     def _emit(self, kind: type[Event], *facts: object) -> None:
-        if self._callback is not None:
+        if self._callbacks:
             self._tell(kind(*facts))  # type: ignore[arg-type]
 
     def _tell(self, event: Event) -> None:
-        if self._callback is not None:
-            self._callback(event)
+        for callback in self._callbacks:
+            callback(event)
 
 
 class Reporter:
@@ -190,7 +192,7 @@ class _Told(Generic[WhatT]):
 
     def __call__(self, what: WhatT) -> None:
         try:
-            self._callback(what)
+            returned_by(self._name, self._callback(what))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:

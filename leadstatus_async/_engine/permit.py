@@ -173,6 +173,10 @@ class Dispatcher:
     def go_on(self, job: Job) -> None:
         """Let a job stand in the queue if it has something to send, or be over if it is done."""
         job.settle()
+        if job.backlog.cuts:
+            cuts, job.backlog.cuts = job.backlog.cuts, []
+            for leads, status in cuts:
+                self._observer.split(job.where, leads, status)
         if job.done.done():
             self.drop(job)
         else:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from leadstatus_async._log import Log
 from leadstatus_async._pace.bucket import Bucket
 from leadstatus_async._state.rate import Controller
 from leadstatus_async._steps.headers import rate_hint
@@ -26,7 +26,7 @@ from leadstatus_async.results import RateLimitState
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-logger = logging.getLogger("leadstatus_async.limiter")
+logger = Log("leadstatus_async.limiter")
 
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
 _WORTH_TELLING = 1.0  # sixteen 429s in flight extend one pause sixteen times, by milliseconds

@@ -64,11 +64,13 @@ class Backlog:
         in_flight: requests that were taken and are not back.
         backing_off: requests that are back, and may not go again yet.
         splits: how many refused requests were cut.
+        cuts: how many leads each of them had, and the status that refused it, since somebody took this.
         hopeless: the refusal that shows that the server does not accept these requests at all, if any.
     """
 
     def __init__(self, where: Endpoint, limits: Limits, *, growing: bool = False) -> None:
         self.size = self.open = self.splits = 0
+        self.cuts: list[tuple[int, int]] = []
         self.growing = growing
         self.filling = False
         self.in_flight: dict[Request, None] = {}
@@ -167,6 +169,7 @@ class Backlog:
             Whether its one lead is what was refused: it fails with that error.
         """
         alone = False
+        request.refused_with = getattr(failure.error, "status", 0)
         if not self._limits.allow(len(request), len(request.target)):
             self._replan(request)  # stale: the lesson has been learned since it was sent
         elif len(request) == 1:
@@ -174,7 +177,7 @@ class Backlog:
             self._refused_alone += 1
             self.failed(request)
         elif failure.sort is Sort.OVERSIZE:
-            self.splits += 1
+            self._count(request)
             self._limits.max_url_bytes = len(request.target) // 2
             self._replan(request)
         else:
@@ -297,7 +300,7 @@ class Backlog:
                 self._bisect(request)
 
     def _bisect(self, request: Request) -> None:
-        self.splits += 1
+        self._count(request)
         middle = (len(request) + 1) // 2
         self._bisection = Bisection(request, larger=middle)
         for at, ids in ((0, request.ids[:middle]), (middle, request.ids[middle:])):
@@ -306,6 +309,10 @@ class Backlog:
             half.waited = request.waited
             self._bisection.halves.add(half)
             self._halves.append(half)
+
+    def _count(self, request: Request) -> None:
+        self.splits += 1
+        self.cuts.append((len(request), request.refused_with))
 
     def _close_half(self, request: Request, *, accepted: bool) -> None:
         bisection = self._bisection

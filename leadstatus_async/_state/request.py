@@ -20,6 +20,7 @@ class Request:
         waited: seconds it has waited in all.
         final_attempt: it is not sent again, since what else waited has been given up.
         origin: what it was before it was cut; None for itself, which would be a cycle.
+        refused_with: the status that it was refused with for what it holds, if it was.
         outdone: the largest request accepted since this one, or what it is half of, was refused.
     """
 
@@ -32,6 +33,7 @@ class Request:
         "origin",
         "outdone",
         "ready_at",
+        "refused_with",
         "retried",
         "start",
         "target",
@@ -47,7 +49,7 @@ class Request:
         self.disconnects = 0
         self.retried = self.final_attempt = False
         self.origin: Request | None = None
-        self.outdone = 0
+        self.refused_with = self.outdone = 0
         self.ready_at = ready_at
         self.waited = 0.0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 
@@ -13,10 +15,12 @@ from leadstatus_async import (
     LeadFailure,
     LeadStatus,
     MissingLeadError,
+    RateLimitError,
     SessionClosedError,
     WorkflowStatus,
 )
 from leadstatus_async._calls.watch import changes
+from leadstatus_async.testing import Fault
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -134,3 +138,92 @@ async def test_nothing_to_watch_ends_at_once(server, campaign):
     """An empty list is settled."""
     assert [change async for change in campaign.watch([], interval=1)] == []
     assert server.count == 0
+
+
+def test_a_pause_that_counts_down_is_told_once():
+    """The seconds that are left are no change; another status or code is one."""
+    seen = {}
+    pauses = [
+        LeadFailure("a", RateLimitError(429, None, f"paused for another {left} s", retry_after=left))
+        for left in (90.0, 60.0, 30.0)
+    ]
+    other = LeadFailure("a", RateLimitError(429, "QUOTA", "paused", retry_after=10.0))
+    told = [len(changes(seen, [outcome])) for outcome in (*pauses, other, other, pauses[0])]
+    assert told == [1, 0, 0, 1, 0, 1]
+
+
+async def test_a_long_pause_is_told_once(server, make_session):
+    """Polls in a pause longer than max_retry_after fail at once, all alike."""
+    server.fault(Fault(429, b"", {"Retry-After": "300"}), times=None)
+    seen = []
+    watching = make_session().campaign("a", "c").watch(["x"], interval=0.15)
+
+    async def watch():
+        async for change in watching:
+            seen.append(change)
+
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0.8)
+    watcher.cancel()
+    await asyncio.wait({watcher})
+    assert [type(change.error) for change in seen] == [RateLimitError]
+
+
+async def coroutine_function(_):
+    """Be no predicate."""
+    return True
+
+
+class Asynchronous:
+    """Callable, but for a coroutine."""
+
+    async def __call__(self, _):
+        return True
+
+    async def method(self, _):
+        return True
+
+    def generator(self, _):
+        yield True
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        coroutine_function,
+        partial(coroutine_function),
+        partial(partial(coroutine_function)),
+        Asynchronous(),
+        partial(Asynchronous()),
+        Asynchronous().method,
+        partial(Asynchronous().method),
+        Asynchronous().generator,
+        AsyncMock(return_value=False),
+        partial(AsyncMock(return_value=False)),
+        AsyncMock(spec=lambda _: False),
+        MagicMock(spec=coroutine_function),
+    ],
+    ids=str(list(range(12)))[1:-1].split(", "),
+)
+async def test_what_would_only_make_a_coroutine_is_refused(campaign, until):
+    """It would be true of every status, and end the watch after one poll."""
+    with pytest.raises(ConfigurationError, match="until must be a plain function"):
+        campaign.watch(["a"], interval=1, until=until)
+
+
+@pytest.mark.parametrize(
+    "until", [Mock(return_value=True), MagicMock(return_value=True), partial(bool), bool, LeadStatus.to_dict]
+)
+async def test_any_plain_callable_will_do(server, campaign, until):
+    """Classes, mocks and partials too."""
+    assert [change.lead_id async for change in campaign.watch(["a"], interval=1, until=until)] == ["a"]
+
+
+async def test_a_predicate_that_returns_an_awaitable_ends_the_watch(server, campaign):
+    """Rather than count as true."""
+    server.set_status("a", "pending")
+    with pytest.raises(ConfigurationError, match="until must be a plain function"):
+        _ = [
+            change
+            async for change in campaign.watch(["a"], interval=1, until=lambda s: coroutine_function(s))
+        ]

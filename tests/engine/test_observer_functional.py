@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import warnings
 from collections import Counter
 
 import pytest
 
 from leadstatus_async import (
+    ConfigurationError,
     DeadlineExceededError,
     LeadStatusSession,
+    RateLimit,
     SessionClosedError,
     events,
 )
@@ -158,3 +163,95 @@ async def test_an_observer_that_closes_the_session(server, make_session, kind):
     closing[0].close()
     await session.aclose()
     assert session._core.idle
+
+
+@pytest.mark.parametrize("how", ["filter", "handler"])
+@pytest.mark.parametrize("name", ["leadstatus_async", "leadstatus_async.limiter"])
+async def test_logging_that_raises_breaks_nothing(server, make_session, how, name):
+    """A filter or a handler of the user's costs its lines, and no more."""
+
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError(record.getMessage())
+
+    def broken(record):
+        raise RuntimeError(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Broken()
+    before, disabled = logger.level, logger.disabled
+    logger.setLevel(logging.DEBUG)
+    logger.disabled = False
+    logger.addFilter(broken) if how == "filter" else logger.addHandler(handler)
+    try:
+        server.script("500", "429-retry-after-ms", "502", "reset")
+        session = make_session(on_event=lambda event: 1 / 0, rate_limit=RateLimit(500))
+        campaign = session.campaign("a", "c")
+        async with asyncio.timeout(10):
+            assert (await campaign.get("x")).ok
+            server.script("400", "414")
+            assert len((await campaign.get_many(leads(250))).statuses) == 250
+            server.script("500", "503")
+            assert len([status async for status in campaign.stream(leads(250))]) == 250
+    finally:
+        logger.removeFilter(broken)
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.disabled = disabled
+
+
+async def test_a_log_line_says_where_it_was_written(server, make_session, caplog):
+    """Not in what guards it."""
+    caplog.set_level(logging.INFO, "leadstatus_async")
+    server.script("500")
+    await make_session().campaign("a", "c").get("x")
+    assert {record.filename for record in caplog.records} == {"observer.py"}
+
+
+async def test_several_observers_are_guarded_each_by_itself(server, make_session):
+    """One that raises takes nothing from the others."""
+    seen = []
+
+    def broken(_):
+        raise ValueError
+
+    session = make_session(on_event=[broken, seen.append, broken])
+    await session.campaign("a", "c").get("x")
+    assert [type(event).__name__ for event in seen] == ["AttemptFinished", "BatchFinished"]
+    assert make_session(on_event=()) is not None
+
+
+@pytest.mark.parametrize("bad", [[None], [print, 3], "print", asyncio.sleep])
+def test_observers_are_checked_one_by_one(bad):
+    """Whatever the list holds is a function that can be called."""
+    with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
+        LeadStatusSession(KEY, on_event=bad)
+
+
+async def test_an_awaitable_that_a_callback_returns_counts_as_raising(server, make_session, caplog):
+    """Nobody would await it, and nobody is warned that it was not."""
+
+    async def later(_):
+        """Never run."""
+
+    session = make_session(on_event=lambda event: later(event))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await session.campaign("a", "c").get_many(["x"], progress=lambda progress: later(progress))
+        gc.collect()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "an on_event callback raised; it is ignored from now on where it does",
+        "a progress callback raised; it is ignored from now on where it does",
+    ]
+
+
+@pytest.mark.parametrize("refusals", [["400"], ["400", "400", "400"], ["414"], ["414", "414"]])
+async def test_a_split_is_told_where_it_is_made(server, make_session, refusals):
+    """As often as the call's statistics have it, with what was cut."""
+    seen = []
+    session = make_session(on_event=seen.append, chunk_size=64)
+    server.script(*refusals)
+    result = await session.campaign("a", "c").get_many(leads(300))
+    told = [event for event in seen if isinstance(event, events.ChunkSplit)]
+    assert len(told) == result.stats.splits == session.stats.splits >= 1
+    assert all(event.leads > 1 and event.status == int(refusals[0]) for event in told)

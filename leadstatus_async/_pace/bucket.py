@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _JITTER = 0.005  # seconds by which requests may arrive closer together than they were sent
 _LAG = 0.01  # seconds by which a server's own bucket may be behind ours after a burst
+_LAG_OF_ONE = 0.002  # the same, where each token is a burst
 _ROUNDING = 1e-9  # of a token: less than this missing is float noise, not worth another timer
 
 
@@ -28,6 +29,8 @@ def sizes(limit: RateLimit) -> tuple[float, float]:
     """
     if limit.max_rate < 1:
         return 1.0, limit.rate / 1.01
+    if limit.burst == 1 and limit.max_rate > 1:
+        return 1.0, limit.rate / (1.01 + min(0.5, _LAG_OF_ONE * limit.rate))
     if limit.burst is not None:
         return float(limit.burst), limit.rate / (1.01 if limit.burst < limit.max_rate else 1.0)
     whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
@@ -49,8 +52,10 @@ class Bucket:
         self._opens = math.inf  # when the pause that stands is over
         self._window = int(limit.max_rate) if limit.burst is not None else 0
         # When a burst has emptied the bucket, the next token comes a little later: the server's bucket began
-        # to fill when the first request arrived, and those behind it may arrive a little faster.
-        self._lag = max(0.5, _LAG * limit.rate) if limit.burst and limit.burst < limit.max_rate else 0.0
+        # to fill when the first request arrived, and those behind it may arrive a little faster. No more than
+        # half a burst, or it would be due again before each token.
+        burst = limit.burst or 0
+        self._lag = min(max(0.5, _LAG * limit.rate), (burst - 1) / 2) if 1 < burst < limit.max_rate else 0.0
         self._lagging = False
         # A little more than the window: requests arrive a little less evenly than they are sent.
         self._per = 1.01 * limit.per + _JITTER
@@ -67,8 +72,11 @@ class Bucket:
             self._opens = math.inf
             self._lagging = True
 
-    def wait(self, now: float, ahead: int = 0) -> float:
-        """Return the seconds until a token is there for whoever has `ahead` others before it."""
+    def wait(self, now: float, ahead: int = 0, *, alone: bool = True) -> float:
+        """Return the seconds until a token is there for whoever has `ahead` others before it.
+
+        Exact if it is `alone`; with others, which may never let it be emptied, the least that it can be.
+        """
         tank = self._tank
         level, gate = tank._level, 0.0  # noqa: SLF001
         if self._opens < math.inf:
@@ -77,7 +85,7 @@ class Bucket:
         # Every `window` grants repeat, `per` seconds later at the earliest, those before them.
         rounds, place = divmod(ahead, self._window) if self._window else (0, ahead)
         missing = level + 1 + place - tank.max_rate
-        if missing > _ROUNDING and not self._lagging:
+        if missing > _ROUNDING and alone and not self._lagging and self._opens == math.inf:
             missing += self._lag
         wait = gate + missing / tank._rate_per_sec if missing > _ROUNDING else gate  # noqa: SLF001
         free = self._window - len(self._grants)

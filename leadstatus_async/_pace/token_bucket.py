@@ -118,13 +118,14 @@ class TokenBucketLimiter:
     def wait_time(self, ahead: int = 0) -> float:
         """Return the seconds until a caller arriving now would get its token, at the earliest.
 
-        Exact for a single limit, a lower bound for several, at the present rate and pause.
+        A lower bound, at the present rate and pause; close for a single limit.
 
         Args:
             ahead: others that come before it, besides those who wait; -1 is the last of those.
         """
         if self._loop is None:  # asking is no use: it binds to no event loop
-            return max([0.0, *(bucket.wait(0.0, max(0, ahead)) for bucket in self._buckets)])
+            alone = len(self._buckets) == 1
+            return max([0.0, *(bucket.wait(0.0, max(0, ahead), alone=alone) for bucket in self._buckets)])
         try:
             now = self._bound().time()
         except RuntimeError:  # outside an event loop: as if nothing had been used
@@ -174,7 +175,7 @@ class TokenBucketLimiter:
         wait = max(0.0, self._paused_until - now)
         for bucket in self._buckets:
             bucket.settle(now)
-            wait = max(wait, bucket.wait(now, ahead))
+            wait = max(wait, bucket.wait(now, ahead, alone=len(self._buckets) == 1))
         return wait
 
     def _grant(self, now: float) -> None:

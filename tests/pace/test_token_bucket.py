@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import re
 from pathlib import Path
 
@@ -764,3 +765,54 @@ def test_real_time_keeps_the_window_and_does_not_spin(loop):
         runner.run(take(limiter, 100))
     assert_bound(limiter.times, limit)
     assert 0 < rings <= 10 * 100
+
+
+def drawn(dice):
+    """Draw one to three limits."""
+    limits = []
+    for _ in range(dice.choice([1, 2, 2, 3])):
+        rate, per = dice.choice([2, 5, 10, 20, 60, 100]), dice.choice([0.5, 1, 2, 10, 60])
+        burst = dice.choice([None, None, 1, 2, max(1, rate // 2), rate])
+        limits.append(RateLimit(rate, per=per, burst=burst))
+    return limits
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_wait_time_is_never_more_than_it_takes(seed):
+    """However many limits there are, whatever was used of them, and in a pause; exact for one alone."""
+    dice = random.Random(seed)
+    limits = drawn(dice)
+    used, idle, ahead = dice.randrange(30), dice.choice([0, 0.1, 1, 5]), dice.randrange(120)
+
+    async def main():
+        limiter, loop = TokenBucketLimiter(limits), asyncio.get_running_loop()
+        for _ in range(used):
+            await limiter.acquire()
+        await asyncio.sleep(idle)
+        if dice.random() < 0.2:
+            limiter.pause(dice.choice([0.3, 2.0]), "HTTP 429")
+        told, began = limiter.wait_time(ahead), loop.time()
+        for _ in range(ahead + 1):
+            await limiter.acquire()
+        return told, loop.time() - began
+
+    told, took = run(main)
+    assert told <= took + 0.001, (seed, limits)
+    if len(limits) == 1:
+        assert told == pytest.approx(took, rel=0.08, abs=0.02), (seed, limits)
+
+
+@pytest.mark.parametrize("burst", [1, 2, 3, 5])
+@pytest.mark.parametrize("rate", [10, 100, 1000])
+def test_a_small_burst_costs_nothing_of_the_rate(rate, burst):
+    """What is held back after a burst is held back once, not before each token."""
+
+    async def main():
+        limiter, loop = TokenBucketLimiter(RateLimit(rate, burst=burst)), asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(3 * rate):
+            await limiter.acquire()
+        return loop.time() - began
+
+    # One alone is as strict as its server may be: two milliseconds' jitter must not bring two too close.
+    assert run(main) <= 3.0 * (1.03 if burst > 1 else 1.02 + min(0.5, 0.002 * rate))

@@ -140,6 +140,15 @@ class DeadlineExceededError(LeadStatusError, TimeoutError):
         self.needed = needed
         self.args = (message, needed)
 
+    def told_of(self, failures: list[LeadFailure], result: BatchResult[Any]) -> Self:
+        """Say for how many of all leads this holds, and what the hardest of them would have needed."""
+        errors = [failure.error for failure in failures if isinstance(failure.error, DeadlineExceededError)]
+        hardest = max(errors, key=lambda error: error.needed or 0.0)
+        self.needed = hardest.needed
+        self._text = f"{len(failures)} of {len(result)} leads unanswered: {hardest}"
+        self.args = (self._text, self.needed)
+        return self
+
 
 class APIConnectionError(LeadStatusError):
     """No complete answer came: connection refused or lost, broken HTTP, or a TLS failure."""
@@ -340,7 +349,8 @@ def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatu
     for decisive in (is_fatal, _is(SessionClosedError), _is(DeadlineExceededError)):
         concerned = [failure for failure in failures if decisive(failure.error)]
         if concerned:
-            return for_caller(concerned, result)
+            error = for_caller(concerned, result)
+            return error.told_of(concerned, result) if isinstance(error, DeadlineExceededError) else error
     distinct: dict[tuple[type[Exception], str], list[LeadFailure]] = {}
     for failure in failures:
         distinct.setdefault((type(failure.error), str(failure.error)), []).append(failure)

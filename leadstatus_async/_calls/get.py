@@ -62,9 +62,6 @@ class _Waiter:
         error.attempts = self.batch.job.tally.requests if self.batch is not None else 0
         self.settle(LeadFailure(self.lead_id, error))
 
-    def ring(self, deadline: Deadline) -> None:
-        self.too_late(deadline.passed(1, 1))
-
 
 class _Batch:
     """Gets that travel together, and their job."""
@@ -136,13 +133,17 @@ class Gets:
                 error.lead_ids = (lead_id,)
                 raise error
             waiter.deadline = deadline
-            waiter.alarm = core.loop.call_at(deadline.at, waiter.ring, deadline)
+            waiter.alarm = core.loop.call_at(deadline.at, self._ring, waiter, deadline)
         first = not self.waiting
         self.waiting.setdefault(lead_id, {})[waiter] = None
         if first:  # else they are pending, and stand in the queue
             core.pending[self.where.prefix] = self
             core.dispatcher.offer(self)
         return waiter
+
+    def _ring(self, waiter: _Waiter, deadline: Deadline) -> None:
+        never_asked = waiter.batch is None
+        waiter.too_late(deadline.passed(self.core.dispatcher.needed(1) if never_asked else None))
 
     async def leave(self, waiter: _Waiter) -> None:
         """Wait no longer; when the last one of its batch leaves, the request has ended with this."""

@@ -143,6 +143,12 @@ class Dispatcher:
         """
         return self._limiter.wait_time(requests - 1 - (self._standing is not None)) if requests > 0 else 0.0
 
+    def needed(self, requests: int) -> float | None:
+        """Return the same for requests never sent; None if there are none, or it is not known."""
+        with contextlib.suppress(LimiterError):  # it is told of where something is to be sent
+            return self.seconds_until(requests) if requests else None
+        return None
+
     async def run(self, job: Job) -> None:
         """Send all of a job and wait for every outcome; on cancellation, leave nothing behind."""
         try:
@@ -548,7 +554,7 @@ class Dispatcher:
 
     def _too_late(self, job: Job, deadline: Deadline) -> None:
         del self._timers[job]
-        self.stop(job, deadline.passed(job.backlog.open, job.backlog.size))
+        self.stop(job, deadline.passed(self.needed(job.backlog.requests_left)))
 
     def _forget_back_off(self, job: Job) -> None:
         for request in job.backlog.backing_off:

@@ -23,13 +23,14 @@ class Deadline(msgspec.Struct, frozen=True):
         if needed <= self.at - now:
             return None
         return DeadlineExceededError(
-            f"deadline={self.seconds:g} s is too short: at the present rate the last request that is needed "
-            f"could go {needed:.1f} s from now",
-            needed=needed,
+            f"deadline={self.seconds:g} s is too short: {_outlook(needed)}", needed=needed
         )
 
-    def passed(self, unanswered: int, leads: int) -> DeadlineExceededError:
-        """Return what to say when it has passed with so many of the leads unanswered."""
-        return DeadlineExceededError(
-            f"deadline of {self.seconds:g} s passed with {unanswered} of {leads} leads unanswered"
-        )
+    def passed(self, needed: float | None = None) -> DeadlineExceededError:
+        """Return what to say when it has passed; what was never asked would take `needed` seconds more."""
+        outlook = "" if needed is None else f": {_outlook(needed)}"
+        return DeadlineExceededError(f"deadline of {self.seconds:g} s passed{outlook}", needed=needed)
+
+
+def _outlook(needed: float) -> str:
+    return f"at the present rate the last request that is needed could go {needed:.1f} s from now"

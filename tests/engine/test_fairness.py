@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 import pytest
 
-from leadstatus_async import APITimeoutError, DeadlineExceededError, RateLimit, RetryPolicy
+from leadstatus_async import (
+    APITimeoutError,
+    BatchError,
+    DeadlineExceededError,
+    RateLimit,
+    RateLimitError,
+    RetryPolicy,
+)
 from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_session import START, Wire, virtual_session
@@ -313,5 +321,61 @@ def test_a_stream_asks_in_full_requests_while_its_consumer_is_slow():
                 await asyncio.sleep(0.01)
         assert got == leads(1000)
         assert Counter(len(sent.ids) for sent in wire.sent) == {10: 100}
+
+    run(main)
+
+
+def test_what_is_told_of_a_deadline_agrees():
+    """Message, leads, result and what would be needed, whenever and of however many leads it is told."""
+    assert sum(runs_out_of_time(seed) for seed in range(60)) > 30
+
+
+def runs_out_of_time(seed):
+    dice = random.Random(seed)
+    count, rate, deadline = dice.randrange(1, 4000), dice.choice([2, 10, 100]), dice.choice([0.3, 1.0, 5.0])
+    words = dice.choice([["ok"], ["ok", "ok", "429 Retry-After 1"], ["ok", "hang"], ["ok", "500"], ["hang"]])
+
+    async def main():
+        wire = Wire(lambda sent: dice.choice(words), latency=dice.choice([0.05, 0.4]))
+        options = {"chunk_size": 10, "rate_limit": RateLimit(rate), "concurrency": dice.choice([1, 16])}
+        async with virtual_session(wire, **options) as session:
+            error = None
+            try:
+                await session.campaign("a", "c").get_many(leads(count), deadline=deadline)
+            except DeadlineExceededError as caught:
+                error = caught
+            except (BatchError, RateLimitError):
+                pass
+        if error is None:
+            return False
+        failures = error.result.failures
+        late = [one.lead_id for one in failures if isinstance(one.error, DeadlineExceededError)]
+        assert list(error.lead_ids) == late, seed
+        assert str(error).startswith(f"{len(late)} of {count} leads unanswered: deadline"), seed
+        asked = {lead_id for sent in wire.sent for lead_id in sent.ids}
+        assert (error.needed is not None) == bool(set(late) - asked), seed
+        assert error.args == (str(error), error.needed), seed
+        return True
+
+    return run(main)
+
+
+@pytest.mark.parametrize("rate", [0.5, 100])
+def test_a_get_that_was_never_asked_says_what_it_would_have_needed(rate):
+    """And one that was asked does not."""
+
+    async def main():
+        wire = Wire(lambda sent: "hang")
+        async with virtual_session(wire, rate_limit=RateLimit(rate), concurrency=1) as session:
+            campaign = session.campaign("a", "c")
+            first = asyncio.create_task(campaign.get("first", deadline=3))
+            await asyncio.sleep(0.1)
+            second = asyncio.create_task(campaign.get("second", deadline=2.5))
+            with pytest.raises(DeadlineExceededError) as caught:
+                await second
+            assert caught.value.needed is not None
+            with pytest.raises(DeadlineExceededError) as caught:
+                await first
+            assert caught.value.needed is None
 
     run(main)

@@ -21,7 +21,10 @@ def test_too_short(now, needed, short):
 
 
 def test_passed():
-    """It says how many were left without an answer."""
-    error = Deadline(0.25, 12).passed(3, 10)
-    assert "deadline of 0.25 s passed with 3 of 10 leads unanswered" in str(error)
-    assert error.needed is None
+    """It says what was never asked would have needed, if anything was not."""
+    error = Deadline(0.25, 12).passed()
+    assert (str(error), error.needed) == ("deadline of 0.25 s passed", None)
+    error = Deadline(0.25, 12).passed(4.0)
+    assert str(error).startswith("deadline of 0.25 s passed: at the present rate")
+    assert "4.0 s from now" in str(error)
+    assert error.needed == 4.0

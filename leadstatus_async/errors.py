@@ -144,6 +144,8 @@ class DeadlineExceededError(LeadStatusError, TimeoutError):
         """Say for how many of all leads this holds, and what the hardest of them would have needed."""
         errors = [failure.error for failure in failures if isinstance(failure.error, DeadlineExceededError)]
         hardest = max(errors, key=lambda error: error.needed or 0.0)
+        if len(failures) == 1:
+            return self
         self.needed = hardest.needed
         self._text = f"{len(failures)} of {len(result)} leads unanswered: {hardest}"
         self.args = (self._text, self.needed)

@@ -186,8 +186,9 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
 
     @property
     def by_id(self) -> dict[str, OutcomeT_co]:
-        """Outcome by lead ID."""
-        return {outcome.lead_id: outcome for outcome in self._outcomes}
+        """Outcome by lead ID; an answer wins over a failure with the same text (of 5, which is not "5")."""
+        found = {outcome.lead_id: outcome for outcome in self._outcomes}
+        return found | {outcome.lead_id: outcome for outcome in self._outcomes if outcome.ok}
 
     @property
     def counts(self) -> Counter[WorkflowStatus]:

@@ -83,6 +83,9 @@ def test_views():
     assert MIXED.failures == [FAILED, FAILED_TOO, FAILED]
     assert MIXED.failed_ids == ["x", "y"]
     assert MIXED.by_id == {"a": A, "b": B, "x": FAILED, "y": FAILED_TOO}
+    of_an_integer = LeadFailure("a", FAILED.error)
+    for both in ([A, of_an_integer], [of_an_integer, A]):
+        assert BatchResult(both).by_id == {"a": A}
     assert MIXED.counts == Counter({PENDING: 2, STOPPED: 1})
     assert MIXED.trace_ids == ("t1", "t2")
     assert MIXED.stats == STATS

@@ -90,7 +90,7 @@ class Attempt:
         self._redactor = redactor
         self._loop = loop
         self._limiter_state: RateLimitState | None = None  # as of the last answer
-        self._dice = random.Random()  # noqa: S311 - jitter, not a secret
+        self._dice = random.SystemRandom()  # which forked workers do not share, as they would a generator
 
     def depart(self, job: Job, request: Request) -> Ruling:
         """Note that a request goes out now."""

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     Worker = asyncio.Task[None]
 
 
+_STALE = 0.01  # seconds after which a token that is not used yet is taken anew
 _FAREWELL = 1.0  # seconds: a lent limiter, or a hook of a lent session, may take its time when it is cut
 
 
@@ -98,6 +99,7 @@ class Dispatcher:
         self._free = False  # a worker is about to stand, if anybody waits: none need be made
         self._waking: asyncio.Handle | None = None
         self._unbegun: Worker | None = None  # who was handed the newest token, and has not begun
+        self._granted_at = -math.inf  # when that came
         self._cut: dict[Worker, Source | None] = {}  # cancelled and not gone yet, and for whom
         self._timers: dict[Job | Request, asyncio.TimerHandle] = {}
         self._alarm: asyncio.TimerHandle | None = None  # of an outage
@@ -287,10 +289,15 @@ class Dispatcher:
 
     def _wake(self) -> None:
         """Let the next in the queue stand for a permit, if there is a slot and no outage."""
-        if not self._queue or self._free or self._standing is not None or self._next_to_stand is not None:
+        if not self._queue or self._free or self._next_to_stand is not None or self._taken:
             return
         if len(self._workers) < self._concurrency and not self._stopped():
             self._next_to_stand = self._spawn(next(iter(self._queue)).context)
+
+    @property
+    def _taken(self) -> bool:
+        """Whether nobody may stand: someone does, or was handed a token that may have to be given back."""
+        return self._standing is not None or self._unbegun is not None
 
     def _wake_now(self) -> None:
         self._waking = None
@@ -340,12 +347,9 @@ class Dispatcher:
 
     async def _work(self, context: contextvars.Context, granted: Granted | None) -> None:
         me = cast("Worker", asyncio.current_task())
-        if self._unbegun is me:
-            self._unbegun = None
-        if self._next_to_stand is me:
-            self._next_to_stand = None
-            if not self._may_stand(me):
-                return
+        granted = self._begun(me, granted)
+        if granted is None and not self._may_stand(me):
+            return
         while granted is not None or (granted := await self._permit()) is not None:
             if self._standing is me:
                 self._standing = None
@@ -367,9 +371,20 @@ class Dispatcher:
             if not self._may_stand(me):
                 return
 
+    def _begun(self, me: Worker, granted: Granted | None) -> Granted | None:
+        """Note that a worker begins; return what it was handed, unless the token for that has grown stale."""
+        if self._next_to_stand is me:
+            self._next_to_stand = None
+        if self._unbegun is me:
+            self._unbegun = None
+            if granted is not None and self._stale():
+                self._hand_back(*granted)
+                return None
+        return granted
+
     def _may_stand(self, me: Worker) -> bool:
         """Let a worker stand for a permit, unless someone else does, or nobody may."""
-        if self._standing is not None or not self._queue or self._stopped():
+        if self._taken or not self._queue or self._stopped():
             return False
         self._standing = me
         return True
@@ -380,11 +395,12 @@ class Dispatcher:
         try:
             while self._queue:
                 await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
-                self._unbegun = None  # only the newest token can be given back
+                self._granted_at = self._loop.time()
                 if self._attempt.owed:
                     self._attempt.owed -= 1
                     continue
-                granted = None if self._stopped() else await self._next()
+                await self._gather()
+                granted = None if self._stopped() or self._stale() else self._next()
                 if granted is not None:
                     return granted
                 self._limiter.refund()
@@ -410,14 +426,29 @@ class Dispatcher:
                 return max(1, slots)
         return max(1, requests)
 
-    async def _next(self) -> Granted | None:
-        """Take what goes out; what gathers has until the end of this turn of the loop."""
+    def _stale(self) -> bool:
+        """Whether the loop has stood still since the token came: what leaves now is of another window."""
+        return self._loop.time() - self._granted_at > _STALE
+
+    def _hand_back(self, job: Job, request: Request) -> None:
+        """Give back a token that was handed over, and put its request first in the queue again."""
+        self._limiter.refund()
+        self._running.pop(request, None)
+        if job.backlog.returned(request):
+            job.backlog.again(request, first=True)
+            self.offer(job, first=True)
+
+    async def _gather(self) -> None:
+        """Let what gathers have the rest of this turn of the loop."""
         if self._queue and next(iter(self._queue)).gathers:
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError:
                 self._limiter.refund()
                 raise
+
+    def _next(self) -> Granted | None:
+        """Take what goes out."""
         now = self._loop.time()
         while self._queue:
             source = next(iter(self._queue))

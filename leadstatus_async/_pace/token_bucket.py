@@ -46,7 +46,8 @@ class TokenBucketLimiter:
         self._configured = min((limit.rate for limit in given), default=None)
         self._controller = None if self._configured is None else Controller(self._configured)
         self._learned: Bucket | None = None  # one more bucket, while the rate is below the configured one
-        self._waiters: OrderedDict[asyncio.Future[None], float | None] = OrderedDict()  # and its max_pause
+        self._waiters: OrderedDict[asyncio.Future[float], float | None] = OrderedDict()  # and its max_pause
+        self._tolerance = 0.01 * min((limit.per for limit in given), default=math.inf)  # as `sizes` has it
         self._timer: asyncio.TimerHandle | None = None  # set whenever somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused_until = self._told_until = -math.inf
@@ -64,24 +65,19 @@ class TokenBucketLimiter:
         self._refresh(now)
         if max_pause is not None and self._paused_until - now > max_pause:
             raise self._too_long(self._paused_until - now)
-        wait = self._wait(now)
-        if wait <= 0.0 and not self._waiters:
-            self._grant(now)
+        if not self._waiters and self._taken(now):
             return
-        future = loop.create_future()
-        self._waiters[future] = max_pause
-        if self._timer is None:
-            self._arm(loop, now + wait)
-        try:
-            await future
-        except BaseException:  # cancelled, or its coroutine closed, or the pause became too long
-            self._leave(future)
-            raise
+        granted_at = await self._turn(loop, max_pause)
+        while (now := loop.time()) - granted_at > self._tolerance:
+            # The loop stood still in between: what leaves now is to count in the windows from now on.
+            self._give_back()
+            if self._taken(now):
+                return
+            granted_at = await self._turn(loop, max_pause, first=True)
 
     def refund(self) -> None:
         """Give back the newest token, unused; the next in the queue may have it. See `Limiter.refund`."""
-        for bucket in self._buckets:
-            bucket.refund()
+        self._give_back()
         if self._waiters:
             self._serve()
 
@@ -178,6 +174,34 @@ class TokenBucketLimiter:
             wait = max(wait, bucket.wait(now, ahead, alone=len(self._buckets) == 1))
         return wait
 
+    def _taken(self, now: float) -> bool:
+        """Take a token, if there is one."""
+        free = self._wait(now) <= 0.0
+        if free:
+            self._grant(now)
+        return free
+
+    async def _turn(
+        self, loop: asyncio.AbstractEventLoop, max_pause: float | None, *, first: bool = False
+    ) -> float:
+        """Wait in the queue, or `first` in it, and return when the token was granted."""
+        future: asyncio.Future[float] = loop.create_future()
+        self._waiters[future] = max_pause
+        if first:
+            self._waiters.move_to_end(future, last=False)
+        if self._timer is None:
+            now = loop.time()
+            self._arm(loop, now + self._wait(now))
+        try:
+            return await future
+        except BaseException:  # cancelled, or its coroutine closed, or the pause became too long
+            self._leave(future)
+            raise
+
+    def _give_back(self) -> None:
+        for bucket in self._buckets:
+            bucket.refund()
+
     def _grant(self, now: float) -> None:
         for bucket in self._buckets:
             bucket.take(now)
@@ -194,7 +218,7 @@ class TokenBucketLimiter:
                     self._arm(loop, now + max(wait, _RESOLUTION))
                     return
                 self._grant(now)
-                future.set_result(None)
+                future.set_result(now)
             del self._waiters[future]
         self._disarm()
 
@@ -213,7 +237,7 @@ class TokenBucketLimiter:
         self._refresh(self._bound().time())
         self._serve()
 
-    def _leave(self, future: asyncio.Future[None]) -> None:
+    def _leave(self, future: asyncio.Future[float]) -> None:
         """Strike out who waits no more; what it was granted goes to the next."""
         if future in self._waiters:
             del self._waiters[future]

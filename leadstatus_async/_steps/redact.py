@@ -16,6 +16,7 @@ import re
 from base64 import b64encode
 from functools import cached_property
 from html import escape
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MESSAGE = 500  # characters that are kept of a message, or of a body as text
 DETAILS = 2000  # of details, as JSON
+_DEEPEST = 20  # levels of details that stay JSON
 NAME = 200  # of a code or a trace id
 REDACTED = "[redacted]"
 _SHORTEST = 8  # characters of a secret: shorter ones would be found in innocent words, and are no real keys
@@ -101,7 +103,7 @@ class Redactor:
         return self._word.sub(REDACTED, self._secret.sub(REDACTED, text))
 
     def details(self, value: Any) -> Any:
-        """Return any JSON with its texts so; of one longer than 2,000 characters, the beginning as text."""
+        """Return any JSON with its texts so; of one that is too long or too deep, the beginning as text."""
         if isinstance(value, str):
             return self.line(value, DETAILS)
         try:
@@ -111,7 +113,9 @@ class Redactor:
         if len(text) > _WINDOW * DETAILS:
             return self.line(text, DETAILS)
         text = _STRING.sub(self._quoted, text)
-        if len(text) > DETAILS or self._secret.search(text):  # a secret of digits is a number there
+        if (
+            len(text) > DETAILS or _depth(text) > _DEEPEST or self._secret.search(text)
+        ):  # a secret of digits, too
             return self.line(text, DETAILS)
         return json.loads(text, parse_constant=lambda _: None)
 
@@ -150,6 +154,13 @@ class Redactor:
 
     def _quoted(self, string: re.Match[str]) -> str:
         return json.dumps(self.line(json.loads(string[0]), DETAILS), ensure_ascii=False)
+
+
+def _depth(text: str) -> int:
+    """Return how deep JSON is nested, at most: copying and pickling go down as deep."""
+    return max(
+        accumulate({"[": 1, "{": 1, "]": -1, "}": -1}.get(one, 0) for one in _STRING.sub("", text)), default=0
+    )
 
 
 def _rarest(mark: str) -> bytes:

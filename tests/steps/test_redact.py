@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import html
 import json
 import pickle
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from leadstatus_async._steps.redact import Redactor
 from leadstatus_async._steps.rows import RawRow, presented
+from leadstatus_async.errors import APIStatusError
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
 KEY = "sk_live_9+a/B=c~d'E\"f&g"
@@ -330,3 +332,17 @@ def test_secrets_of_all_kinds(request):
         redactor = Redactor([secret])
         for text in dressed:
             assert "[redacted]" in redactor.line(f"your key {text} is wrong", 500), (seed, secret, text)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+@pytest.mark.parametrize("levels", [20, 21, 100, 500])
+def test_details_that_are_nested_deep_become_text(opening, levels):
+    """Copying and pickling go down as deep as they are."""
+    closing = {"[": "]", '{"a":': "}"}[opening]
+    deep = json.loads(opening * levels + "1" + closing * levels)
+    details = REDACTOR.details(deep)
+    assert isinstance(details, str) is (levels > 20)
+    error = APIStatusError(500, details=details)
+    for twin in (copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert twin.details == details
+    assert REDACTOR.details(["[" * 100]) == ["[" * 100]

@@ -338,3 +338,26 @@ def test_an_interrupt_in_a_source_is_not_kept_for_later():
     with pytest.raises(SystemExit) as caught:
         asyncio.run(main())
     assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_drain_that_is_cancelled_leaves_nothing(server, make_session, times):
+    """Told to stop while it closes, once or again: nothing in flight, no connection, all calls are told."""
+    server.hold()
+    session = make_session(chunk_size=1)
+    job = asyncio.create_task(session.campaign("a", "c").get_many(leads(40)))
+    get = asyncio.create_task(session.campaign("a", "c").get("x"))
+    await server.wait_for_requests(16)
+    closing = asyncio.create_task(session.aclose(drain_timeout=60))
+    await asyncio.sleep(0.01)
+    for _ in range(times):
+        closing.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait({closing, job, get}, timeout=5)
+    assert closing.cancelled()
+    assert isinstance(job.exception(), SessionClosedError)
+    assert isinstance(get.exception(), SessionClosedError)
+    async with asyncio.timeout(5):
+        while not (session._core.idle and session._core.transport._session.closed):
+            await asyncio.sleep(0)
+    assert session.stats.in_flight == session.stats.queued == 0

@@ -5,11 +5,13 @@ Data only: no I/O, no clock, no randomness.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
+import operator
 import sys
-from typing import cast
+from typing import SupportsFloat, SupportsIndex, cast
 
 from leadstatus_async.errors import ConfigurationError
 
@@ -21,29 +23,47 @@ def require_number(
 
     Args:
         name: the option, for the message.
-        value: what was given; bools are refused, though Python counts them as numbers.
+        value: what was given, numpy's numbers too; bools are refused, though Python counts them as numbers.
         least: smallest value allowed, or, with `above`, the bound it must exceed.
         most: largest value allowed.
         above: whether `least` itself is refused.
     """
     sort = f"a number {'above' if above else 'of at least'} {least:g}"
     sort += f" and at most {most:g}" if most < math.inf else ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    number = value if isinstance(value, int | float) and not _is_bool(value) else _as_float(value)
+    # nan is in no range, and an int of 400 digits in none of float
+    finite = number is not None and -sys.float_info.max <= number <= sys.float_info.max
+    if number is None or not finite or not least <= number <= most or (above and number == least):
         raise ConfigurationError(f"{name} must be {sort}, not {value!r:.100}")
-    finite = -sys.float_info.max <= value <= sys.float_info.max  # nan is not; nor is an int of 400 digits
-    if not finite or not least <= value <= most or (above and value == least):
-        raise ConfigurationError(f"{name} must be {sort}, not {value!r:.100}")
-    return value
+    return number
 
 
 def require_whole(name: str, value: object, *, least: int = 1, most: float = math.inf) -> int:
-    """Return `value` if it is an int in range, else raise `ConfigurationError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    """Return `value` as an int if it is one in range, numpy's too, else raise `ConfigurationError`."""
+    number = None
+    if not _is_bool(value):
+        with contextlib.suppress(TypeError):
+            number = operator.index(cast("SupportsIndex", value))
+    if number is None or not least <= number <= most:
         top = f" and at most {most:g}" if most < math.inf else ""
         raise ConfigurationError(
             f"{name} must be a whole number of at least {least}{top}, not {value!r:.100}"
         )
-    return value
+    return number
+
+
+def _as_float(value: object) -> float | None:
+    """Return any other number as a float; None if it is none."""
+    if _is_bool(value) or isinstance(value, str | bytes):
+        return None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return float(cast("SupportsFloat", value))
+    return None
+
+
+def _is_bool(value: object) -> bool:
+    """Whether it is a bool, of Python or of numpy, which is no subclass of it."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
 def returned_by(name: str, value: object) -> object:

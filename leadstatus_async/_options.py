@@ -40,8 +40,12 @@ def checked_key(value: object) -> Secret:
         raise ConfigurationError("api_key is missing: pass it, or set SONARLY_API_KEY")
     if not isinstance(given, str):
         raise ConfigurationError(f"api_key must be a str, not {type(given).__name__}")
+    given = given.removeprefix("\ufeff")  # from a file that begins with a BOM
     if wrong := _wrong_key(given):
-        raise ConfigurationError(f"api_key {wrong}; give the bare key, as in sk_live_... (not shown here)")
+        source = "; it comes from SONARLY_API_KEY" if value is None else ""
+        raise ConfigurationError(
+            f"api_key {wrong}; give the bare key, as in sk_live_... (not shown here){source}"
+        )
     return Secret(given)
 
 
@@ -59,7 +63,16 @@ def _wrong_key(key: str) -> str | None:
 
 def checked_base_url(value: object, *, allow_insecure: bool) -> URL:
     """Return the base URL without its last slash, from `SONARLY_BASE_URL` if None is given."""
-    given = os.environ.get("SONARLY_BASE_URL", DEFAULT_BASE_URL) if value is None else value
+    if value is not None:
+        return _checked_base_url(value, allow_insecure=allow_insecure)
+    given = os.environ.get("SONARLY_BASE_URL", DEFAULT_BASE_URL)
+    try:
+        return _checked_base_url(given, allow_insecure=allow_insecure)
+    except ConfigurationError as wrong:
+        raise ConfigurationError(f"{wrong}; it comes from SONARLY_BASE_URL") from None
+
+
+def _checked_base_url(given: object, *, allow_insecure: bool) -> URL:
     url = _checked_url("base_url", given)
     if url.raw_user is not None or url.raw_password is not None:
         raise ConfigurationError("base_url must have no user or password in it; the key goes into api_key")
@@ -83,6 +96,8 @@ def checked_proxy(value: object, *, from_env: bool, base_url: URL) -> Proxy | No
         if urllib.request.proxy_bypass(base_url.host or ""):
             return None
         value = urllib.request.getproxies().get(base_url.scheme)
+        if value is not None and "://" not in value:
+            value = f"http://{value}"  # as other programs take it
     if value is None:
         return None
     url = _checked_url(name, value)
@@ -152,9 +167,11 @@ def _checked_url(name: str, value: object) -> URL:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return host.rstrip(".") == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _items(value: Any) -> Any:

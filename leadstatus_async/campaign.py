@@ -16,7 +16,7 @@ from leadstatus_async._checks import require_callback, require_number, require_w
 from leadstatus_async._engine.observer import Reporter
 from leadstatus_async._state.window import Window
 from leadstatus_async._steps.chunk import plan_chunks
-from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_no_str, iterator_of
+from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_ids, iterator_of
 from leadstatus_async._steps.validate import BadId, bad_lead_ids, is_plain
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
@@ -90,7 +90,7 @@ class Campaign:
 
         Every error raised after sending has `.result`, with what was answered until then.
         """
-        _check_options(on_error, deadline, progress)
+        deadline = _checked_deadline(on_error, deadline, progress)
         started = self._core.enter().loop.time()
         folded = await read(lead_ids, self._room, collect=on_error == "collect")
         return await self._ask(folded, started, on_error, deadline, progress)
@@ -108,7 +108,7 @@ class Campaign:
             LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
         """
         if deadline is not None:
-            require_number("deadline", deadline, above=True)
+            deadline = require_number("deadline", deadline, above=True)
         core = self._core.enter()
         if not is_plain(lead_id, self._room) and (bad := bad_lead_ids([lead_id], room=self._room)):
             raise InvalidLeadIdError(bad)
@@ -177,11 +177,11 @@ class Campaign:
             ConfigurationError: a bad option.
             SessionClosedError, SessionLoopError: as for `get_many`.
         """
-        _check_options(on_error, deadline, progress)
+        deadline = _checked_deadline(on_error, deadline, progress)
         if not isinstance(ordered, bool):
             raise ConfigurationError(f"ordered must be True or False, not {ordered!r:.100}")
         core = self._core.enter()
-        check_no_str(lead_ids)
+        check_ids(lead_ids)
         source = iterator_of(lead_ids)
         buffered = 8 * core.concurrency * core.limits.chunk_size if max_buffered is None else max_buffered
         most = require_whole("max_buffered", buffered)
@@ -219,7 +219,7 @@ class Campaign:
             ConfigurationError: a bad option.
             SessionClosedError, SessionLoopError: as `get_many`.
         """
-        require_number("interval", interval, above=True)
+        interval = require_number("interval", interval, above=True)
         if until is not None:
             require_callback("until", until, "one LeadStatus")
         self._core.enter()
@@ -273,7 +273,7 @@ class Campaign:
             raise TypeError(
                 f"retry takes a BatchResult (an error's .result, too), not {type(result).__name__}"
             )
-        _check_options(on_error, deadline, progress)
+        deadline = _checked_deadline(on_error, deadline, progress)
         started = self._core.enter().loop.time()
         before = cast("BatchResult[Outcome]", result)
         folded = Folded()
@@ -327,10 +327,10 @@ class Campaign:
         )
 
 
-def _check_options(on_error: object, deadline: object, progress: object) -> None:
+def _checked_deadline(on_error: object, deadline: object, progress: object) -> float | None:
     if on_error not in ("raise", "collect"):
         raise ConfigurationError(f'on_error must be "raise" or "collect", not {on_error!r:.100}')
-    if deadline is not None:
-        require_number("deadline", deadline, above=True)
+    seconds = None if deadline is None else require_number("deadline", deadline, above=True)
     if progress is not None:
         require_callback("progress", progress, "one Progress")
+    return seconds

@@ -7,6 +7,7 @@ Data only: no I/O, no clock, no randomness. All times are seconds as float. Bad 
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from leadstatus_async._checks import require_number, require_whole
 
@@ -32,11 +33,12 @@ class RateLimit(msgspec.Struct, frozen=True):
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        require_number("RateLimit.max_rate", self.max_rate, above=True)
-        require_number("RateLimit.per", self.per, above=True)
+        force_setattr(self, "max_rate", require_number("RateLimit.max_rate", self.max_rate, above=True))
+        force_setattr(self, "per", require_number("RateLimit.per", self.per, above=True))
         require_number("RateLimit.max_rate / per", self.rate, above=True)
         if self.burst is not None:
-            require_whole("RateLimit.burst", self.burst, most=max(1, self.max_rate))
+            burst = require_whole("RateLimit.burst", self.burst, most=max(1, self.max_rate))
+            force_setattr(self, "burst", burst)
 
     @property
     def rate(self) -> float:
@@ -71,6 +73,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     max_outage: float = 60.0
 
     def __post_init__(self) -> None:
-        require_whole("RetryPolicy.max_attempts", self.max_attempts)
+        attempts = require_whole("RetryPolicy.max_attempts", self.max_attempts)
+        force_setattr(self, "max_attempts", attempts)
         for name in ("base_delay", "max_delay", "max_retry_after", "budget", "max_outage"):
-            require_number(f"RetryPolicy.{name}", getattr(self, name))
+            force_setattr(self, name, require_number(f"RetryPolicy.{name}", getattr(self, name)))

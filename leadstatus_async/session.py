@@ -99,6 +99,10 @@ class LeadStatusSession:
         on_event: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
     ) -> None:
         key = checked_key(api_key)
+        whole, seconds = (
+            require_whole("concurrency", concurrency),
+            require_number("timeout", timeout, above=True),
+        )
         observer = Observer(_callbacks(on_event))
         self._base_url = checked_base_url(
             base_url, allow_insecure=_checked_flag("allow_insecure", allow_insecure)
@@ -114,7 +118,7 @@ class LeadStatusSession:
             self._base_url,
             key,
             headers=checked_headers(headers),
-            timeout=require_number("timeout", timeout, above=True),
+            timeout=seconds,
             max_response_bytes=require_whole("max_response_bytes", max_response_bytes),
             http_session=_checked_http_session(http_session),
             proxy=way,
@@ -125,11 +129,11 @@ class LeadStatusSession:
             _limiter(rate_limit),
             limits,
             retry,
-            require_whole("concurrency", concurrency),
+            whole,
             observer,
             redactor_of(key, way),
         )
-        self._settings = f"concurrency={concurrency}, chunk_size={chunk_size}, timeout={timeout:g}"
+        self._settings = f"concurrency={whole}, chunk_size={limits.chunk_size}, timeout={seconds:g}"
 
     def campaign(self, account_group_id: str, campaign_id: str) -> Campaign:
         """Return the campaign to ask about; no I/O.
@@ -190,8 +194,7 @@ class LeadStatusSession:
             ConfigurationError: if `drain_timeout` is no number of at least 0.
             SessionLoopError: from another event loop than that of the session's first use.
         """
-        require_number("drain_timeout", drain_timeout)
-        await self._core.aclose(drain_timeout)
+        await self._core.aclose(require_number("drain_timeout", drain_timeout))
 
     async def __aenter__(self) -> Self:
         self._core.enter()

@@ -102,6 +102,47 @@ def test_bad_key_from_the_environment(monkeypatch):
     """An empty key in the environment is a bad value, not a missing one."""
     monkeypatch.setenv("SONARLY_API_KEY", "")
     assert "api_key is empty" in refusal(checked_key, None)
+    assert "it comes from SONARLY_API_KEY" in refusal(checked_key, None)
+    assert "SONARLY_API_KEY" not in refusal(checked_key, "")
+
+
+def test_a_key_from_a_file_with_a_bom():
+    """As some editors write them."""
+    assert checked_key("\ufeffsk_live_x").reveal() == "sk_live_x"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "api.example", "http://api.example", "https://u:p@api.example", "https://a/?b"]
+)
+def test_a_bad_base_url_from_the_environment_is_told_as_that(monkeypatch, bad):
+    """Else its user would look for it in the code."""
+    monkeypatch.setenv("SONARLY_BASE_URL", bad)
+    told = refusal(checked_base_url, None, allow_insecure=False)
+    assert told.startswith(("base_url must be", "base_url must have"))
+    assert told.endswith("it comes from SONARLY_BASE_URL")
+    assert "SONARLY_BASE_URL" not in refusal(checked_base_url, bad, allow_insecure=False)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost.", "LOCALHOST", "127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:127.0.0.1]"]
+)
+def test_loopback_hosts_need_no_tls(host):
+    """In whatever spelling."""
+    assert checked_base_url(f"http://{host}:8080", allow_insecure=False).port == 8080
+
+
+@pytest.mark.parametrize("host", ["localhost.example", "[::ffff:10.0.0.1]", "10.0.0.1", "[::2]"])
+def test_other_hosts_do(host):
+    """However near they look."""
+    assert "https://" in refusal(checked_base_url, f"http://{host}:8080", allow_insecure=False)
+
+
+def test_a_proxy_in_the_environment_needs_no_scheme(monkeypatch):
+    """Other programs take it so."""
+    monkeypatch.setenv("https_proxy", "proxy.example:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    proxy = checked_proxy(None, from_env=True, base_url=URL("https://api.example"))
+    assert str(proxy.url) == "http://proxy.example:3128"
 
 
 def test_secret_shows_nothing():

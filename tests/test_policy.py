@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -43,6 +45,49 @@ def test_number_out_of_range(value):
         require_number("x", value, most=10)
     assert repr(value)[:50] in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+class Int64:
+    """A whole number that is no int, as numpy's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+class Float32:
+    """A number that is no float, as numpy's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __float__(self):
+        return self.value
+
+
+bool_ = type("bool_", (), {"__float__": lambda _: 1.0, "__index__": lambda _: 1})
+
+
+@pytest.mark.parametrize("value", [Int64(3), Float32(3.0), Decimal(3), Fraction(3)])
+def test_numbers_of_other_kinds_are_taken(value):
+    """As plain numbers, so that nothing else has to know of them."""
+    number = require_number("x", value)
+    assert (type(number), number) == (float, 3.0)
+    limit = RateLimit(value, per=value, burst=Int64(2))
+    assert limit == RateLimit(3.0, per=3.0, burst=2)
+    assert type(limit.burst) is int
+    assert RetryPolicy(max_attempts=Int64(2), budget=value) == RetryPolicy(max_attempts=2, budget=3.0)
+
+
+@pytest.mark.parametrize("value", [bool_(), Float32(math.nan), Float32(math.inf), Fraction(HUGE), "3", b"3"])
+def test_what_is_nearly_a_number_is_refused(value):
+    """Numpy's bool is no subclass of ours."""
+    with pytest.raises(ConfigurationError):
+        require_number("x", value)
+    with pytest.raises(ConfigurationError):
+        require_whole("x", value)
 
 
 def test_number_above():

@@ -272,15 +272,25 @@ def test_a_second_event_loop_is_told_what_to_do():
         lambda: session.campaign("a", "c").get_many([]),
         lambda: session.campaign("a", "c").get("x"),
         lambda: session.campaign("a", "c").stream(["x"]).__anext__(),
-        session.aclose,
         session.__aenter__,
     ):
 
         async def run(call=call):
             await call()
 
-        with pytest.raises(SessionLoopError, match="event loop"):
+        with pytest.raises(SessionLoopError, match=r"first use, which is closed.*loop_scope"):
             asyncio.run(run())
+    asyncio.run(session.aclose())
+    assert session.closed
+
+    async def elsewhere():
+        other = LeadStatusSession(KEY, base_url=LOCAL)
+        async with other:
+            for call in (other.aclose, other.__aenter__):
+                with pytest.raises(SessionLoopError, match="which is not the running one"):
+                    await asyncio.to_thread(lambda call=call: asyncio.run(call()))
+
+    asyncio.run(elsewhere())
 
     async def lend():
         return aiohttp.ClientSession()

@@ -134,7 +134,7 @@ class Attempt:
         told = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor, asked=asked)
         if isinstance(told, Rows):
             merged = merge(request.ids, told, redactor, attempts=request.attempts, waited=request.waited)
-            if not (merged.foreign and merged.foreign == len(told.items)):
+            if merged.respelled or not merged.foreign or merged.foreign < len(told.items):
                 return Answer(came.status, merged, told.trace_id)
             told = not_believed(told)
         if told.disbelieved:

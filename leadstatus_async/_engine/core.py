@@ -119,6 +119,10 @@ class Core:
 
     async def aclose(self, drain_timeout: float) -> None:
         """End all that is under way, and let go of every task and connection."""
+        if self._loop is not None and self._loop.is_closed():
+            self.closed = True
+            await self.transport.aclose()  # nothing else is left to end
+            return
         if self._loop is not None:
             self._check_loop()
         self.closed = True
@@ -169,7 +173,9 @@ class Core:
 
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
+            where = "closed" if self._loop is None or self._loop.is_closed() else "not the running one"
             raise SessionLoopError(
-                "this session belongs to the event loop of its first use, which is not the running one; "
-                "make one session per event loop (inside asyncio.run, or in your framework's start-up hook)"
+                f"this session belongs to the event loop of its first use, which is {where}; make one "
+                "session per event loop: inside asyncio.run, in your framework's start-up hook, or, with "
+                "pytest-asyncio, in a fixture whose loop_scope is that of the tests that use it"
             )

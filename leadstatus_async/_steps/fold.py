@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -108,7 +108,7 @@ def blocks(lead_ids: Iterable[object]) -> Iterator[list[object]]:
     Raises:
         TypeError: it is a str, or no iterable.
     """
-    check_no_str(lead_ids)
+    check_ids(lead_ids)
     if isinstance(lead_ids, AsyncIterable):
         raise TypeError("lead_ids is an async iterable; give it to stream(), or collect it into a list first")
     try:
@@ -140,14 +140,19 @@ def iterator_of(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
         raise TypeError(message) from None
 
 
-def check_no_str(lead_ids: object) -> None:
-    """Refuse a single str, which Python would take for a list of one-letter IDs.
+def check_ids(lead_ids: object) -> None:
+    """Refuse what is no list of IDs though it can be iterated: a single str (letters), a table (columns).
 
     Raises:
         TypeError: it is one.
     """
     if isinstance(lead_ids, str | bytes):
         raise TypeError("lead_ids is a single str; pass a list of lead IDs, [lead_id] for one")
+    if hasattr(lead_ids, "columns") and not isinstance(lead_ids, Mapping):
+        kind = type(lead_ids).__name__
+        raise TypeError(
+            f'lead_ids is a {kind}; pass the column with the IDs, as in table["lead_id"].astype(str)'
+        )
 
 
 def _shown(value: object) -> str:

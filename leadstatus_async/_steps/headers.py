@@ -30,6 +30,10 @@ _LISTS = frozenset({"ratelimit", "ratelimit-policy"})
 _RATES = _LISTS | {f"{prefix}-{part}" for prefix in _PREFIXES for part in ("limit", "remaining", "reset")}
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
+_WITH_UNIT = re.compile(
+    r"([0-9]+(?:\.[0-9]+)?) ?(ms|milliseconds?|s|secs?|seconds?)", re.ASCII | re.IGNORECASE
+)
 _QUOTED = r'"(?:[^"\\]|\\.)*"?'  # an unpaired quote takes the rest, which leaves nothing to believe
 _MEMBER = re.compile(rf'(?:{_QUOTED}|[^,"])+')
 _PART = re.compile(rf'(?:{_QUOTED}|[^;"])+')
@@ -38,11 +42,12 @@ _KEYS = {"limit": "q", "l": "q", "window": "w", "remaining": "r", "reset": "t"} 
 _WEEKDAY, _MONTH = r"[A-Z][a-z]+", r"(?P<month>[A-Z][a-z]{2})"
 _CLOCK = r"(?P<minute>\d\d:\d\d):(?P<second>[0-5]\d(?:\.\d+)?|60)"
 _OFFSET = r"(?P<zone>Z|[+-]\d\d:?\d\d)"
+_DAY_FIRST = rf"(?:{_WEEKDAY}, )?(?P<day>\d\d?)[ -]{_MONTH}[ -](?P<year>\d{{4}}|\d\d)"
 _DATES = [
-    re.compile(form, re.ASCII)
+    re.compile(form, re.ASCII | re.IGNORECASE)
     for form in (
-        # RFC 9110, 5.6.7: IMF-fixdate and RFC 850, in which some have an offset
-        rf"{_WEEKDAY}, (?P<day>\d\d?)[ -]{_MONTH}[ -](?P<year>\d{{4}}|\d\d) {_CLOCK} (?i:GMT|UTC|{_OFFSET})",
+        # RFC 9110, 5.6.7: IMF-fixdate and RFC 850, in which some have an offset, or no weekday
+        rf"{_DAY_FIRST} {_CLOCK} (?:GMT|UTC|{_OFFSET})",
         # asctime, the third of them
         rf"{_WEEKDAY} {_MONTH} (?P<day>[ \d]\d) {_CLOCK} (?P<year>\d{{4}})",
         # JavaScript's Date.toString(), whose offset email.utils ignores (d8: lemlist)
@@ -251,14 +256,28 @@ def _reset(stated: str | None, clock: float | None) -> float | None:
 
 
 def _wait(stated: Any, clock: float | None) -> float | None:
-    """Read a delay as seconds from now: a number, or a date."""
+    """Read a delay as seconds from now: a number, perhaps with its unit, or said twice, or a date."""
     number = _number(stated)
+    if number is None and isinstance(stated, str):
+        number = _spelled_out(stated.strip(" \t"))
     if number is None:
         return _until(stated, clock) if isinstance(stated, str) else None
     if number < _EARLIEST:
         return number
     seconds = _reset(f"{number:.0f}", clock)
     return seconds if seconds is not None and seconds <= _DAY else None
+
+
+def _spelled_out(text: str) -> float | None:
+    """Read what is nearly a number of seconds: `2s`, `120 ms`, or `1, 2` from two lines, the longer one."""
+    if len(text) > _LONGEST_FIELD:
+        return None
+    if found := _WITH_UNIT.fullmatch(text):
+        return cast("float", _number(found[1])) / (1000.0 if found[2].lower().startswith("m") else 1.0)
+    if _THOUSANDS.fullmatch(text):
+        return None
+    numbers = [_number(part) for part in text.split(",")]
+    return None if None in numbers else max(cast("list[float]", numbers))
 
 
 def _until(date: str, clock: float | None) -> float | None:
@@ -276,9 +295,11 @@ def _epoch(text: str) -> float | None:
     year, month = date["year"], date["month"]
     if len(year) == 2:  # RFC 850: obsolete, so POSIX's pivot is near enough to RFC 9110's fifty years
         year = ("20" if year < "69" else "19") + year
-    day, zone = date["day"].strip().zfill(2), date.get("zone") or "Z"
+    day, zone = date["day"].strip().zfill(2), (date.get("zone") or "Z").upper()
     try:
-        minute = datetime.fromisoformat(f"{year}-{_MONTHS.get(month, month)}-{day}T{date['minute']}{zone}")
+        minute = datetime.fromisoformat(
+            f"{year}-{_MONTHS.get(month.title(), month)}-{day}T{date['minute']}{zone}"
+        )
     except ValueError:  # a thirteenth month, a thirtieth of February
         return None
     return minute.timestamp() + float(date["second"])  # apart: a leap second is no time to datetime

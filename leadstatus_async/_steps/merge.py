@@ -6,19 +6,21 @@ dropped; a lead without a row is a failure of its own.
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from leadstatus_async._steps.redact import Redactor
+from leadstatus_async._steps.redact import NAME, Redactor
 from leadstatus_async._steps.rows import BadRow, RawRow, presented
 from leadstatus_async.errors import MissingLeadError
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from leadstatus_async._steps.rows import Rows
+    from leadstatus_async.errors import ResponseError
 
 _PLAIN = Redactor()
 
@@ -30,11 +32,13 @@ class Merged(msgspec.Struct, frozen=True):
         outcomes: as many as leads were asked.
         failed: how many of them are failures.
         foreign: rows for leads that were not asked for.
+        respelled: leads whose row has their ID in another spelling, so that it is not theirs for certain.
     """
 
     outcomes: list[LeadStatus | LeadFailure]
     failed: int = 0
     foreign: int = 0
+    respelled: int = 0
 
 
 def merge(
@@ -64,7 +68,8 @@ def merge(
         found.setdefault(item.lead_id, item)
     known = set(asked)
     missing = [lead_id for lead_id in asked if lead_id not in found]
-    absent = _missing(missing, answer, attempts=attempts, waited=waited)
+    told_as = _respelled(missing, found, known)
+    absent = _missing(missing, answer)
     good = [row for row in map(found.get, asked) if isinstance(row, LeadStatus | RawRow)]
     told = {status.lead_id: status for status in presented(good, redactor)}
     outcomes: list[LeadStatus | LeadFailure] = []
@@ -73,16 +78,40 @@ def merge(
             outcomes.append(told[lead_id])
             continue
         row = found.get(lead_id)
-        error = row.error if isinstance(row, BadRow) else absent
+        error: ResponseError = row.error if isinstance(row, BadRow) else absent
+        if lead_id in told_as:
+            error = _named(lead_id, told_as[lead_id], answer, redactor)
         error.attempts, error.waited = attempts, waited
         outcomes.append(LeadFailure(lead_id, error))
-    return Merged(outcomes, len(asked) - len(told), sum(item.lead_id not in known for item in items))
+    foreign = sum(item.lead_id not in known for item in items)
+    return Merged(outcomes, len(asked) - len(told), foreign, len(told_as))
 
 
-def _missing(lead_ids: Sequence[str], answer: Rows, *, attempts: int, waited: float) -> MissingLeadError:
+def _respelled(missing: Sequence[str], found: Mapping[str, object], known: set[str]) -> dict[str, str]:
+    """Return which of the missing leads came back in another case, Unicode form, or without leading zeros."""
+    strangers = {_folded(lead_id): lead_id for lead_id in found if lead_id not in known} if missing else {}
+    pairs = ((lead_id, strangers.get(_folded(lead_id))) for lead_id in missing) if strangers else ()
+    return {lead_id: stranger for lead_id, stranger in pairs if stranger is not None}
+
+
+def _folded(lead_id: str) -> str:
+    return unicodedata.normalize("NFKC", lead_id).casefold().lstrip("0")
+
+
+def _named(lead_id: str, stranger: str, answer: Rows, redactor: Redactor) -> MissingLeadError:
+    if lead_id.casefold() == stranger.casefold():
+        how = "in another case"
+    elif lead_id.lstrip("0") == stranger.lstrip("0"):
+        how = "with other leading zeros"
+    else:
+        how = "in another Unicode form or spelling"
+    shown = redactor.line(stranger, NAME)
+    message = f"the answer has no row for this lead, but one for {shown!r}, which is its ID {how}"
+    return MissingLeadError(message, status=200, trace_id=answer.trace_id, lead_ids=[lead_id])
+
+
+def _missing(lead_ids: Sequence[str], answer: Rows) -> MissingLeadError:
     message = "the answer has no row for this lead, which the API promises never to do"
     if answer.unreadable:
         message += f" ({answer.unreadable} of its rows do not say whose they are)"
-    return MissingLeadError(
-        message, status=200, trace_id=answer.trace_id, lead_ids=lead_ids, attempts=attempts, waited=waited
-    )
+    return MissingLeadError(message, status=200, trace_id=answer.trace_id, lead_ids=lead_ids)

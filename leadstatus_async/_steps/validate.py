@@ -7,7 +7,9 @@ with which ID; what to do about it (raise, or collect) is the caller's business.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Collection
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
@@ -24,6 +26,8 @@ _FORBIDDEN = re.compile(r"[,\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _FORBIDDEN_IN_PATH = re.compile(r"[/?#%]")
 _BYTES_PER_CHARACTER = 12  # four UTF-8 bytes, each written as %XX
 _PATH_ROOM = 1000
+
+_MISSING = ("NAType", "NaTType")  # classes of pandas'
 
 BadId = tuple[int, object, str]
 """Index in the list given, the value, and what is wrong with it."""
@@ -82,8 +86,7 @@ def _all_plain(lead_ids: Sequence[object], room: int) -> bool:
 
 def _wrong(value: object, room: int) -> str | None:
     if not isinstance(value, str):
-        advice = "; convert it with str()" if isinstance(value, int) else ""
-        return f"is {type(value).__name__}, not str{advice}"
+        return f"is {type(value).__name__}, not str{_advice(value)}"
     if not value:
         return "is empty"
     if found := _FORBIDDEN.search(value):
@@ -91,6 +94,15 @@ def _wrong(value: object, room: int) -> str | None:
     if len(quote(value, safe="")) > room:
         return f"takes more than the {max(room, 0)} bytes there are for it in a URL (max_url_bytes)"
     return None
+
+
+def _advice(value: object) -> str:
+    """Say what to do with what is no str."""
+    if type(value).__name__ in _MISSING or (isinstance(value, float) and math.isnan(value)):
+        return ": a missing value; leave it out, and convert the others with str()"
+    if isinstance(value, float):
+        return ", and may have lost digits; read that column as text, or convert it with str()"
+    return "" if value is None or isinstance(value, Collection) else "; convert it with str()"
 
 
 def _bends_path(value: str) -> str | None:

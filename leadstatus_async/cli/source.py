@@ -40,7 +40,7 @@ def api_key(file: str | None) -> str | None:
         ConfigurationError: there is no key at all, or the file cannot be read.
     """
     if file is not None:
-        return _read(file).strip()
+        return _read(file).removeprefix("\ufeff").strip()
     if not os.environ.get("SONARLY_API_KEY"):
         raise ConfigurationError("no API key: set SONARLY_API_KEY, or give --api-key-file F")
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -597,3 +598,36 @@ async def test_the_repeat_format_sends_each_id_by_itself(server, make_session):
     result = await session.campaign("acc", "camp").get_many(["a", "é"])
     assert server.requests[0].target.endswith("?leadIds=a&leadIds=%C3%A9")
     assert [status.lead_id for status in result] == ["a", "é"]
+
+
+async def test_a_server_that_spells_ids_its_own_way_is_told_so(server, make_session):
+    """None of its rows was asked for, but they are no other request's: nothing is asked again."""
+    server.fault(lower_case(), times=None)
+    session = make_session(chunk_size=2)
+    with pytest.raises(BatchError) as caught:
+        await session.campaign("a", "c").get_many(["A1", "B2"])
+    assert "'a1', which is its ID in another case" in str(caught.value.result[0].error)
+    assert server.count == 1
+
+
+def lower_case():
+    items = [{"leadId": lead_id, "workflowStatus": "pending"} for lead_id in ("a1", "b2")]
+    return Fault(200, json.dumps({"success": True, "data": {"items": items}}).encode())
+
+
+class DataFrame:
+    """A table, as pandas and polars have them."""
+
+    columns = ("lead_id", "name")
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+async def test_a_table_is_no_list_of_ids(campaign, server):
+    """It would be asked for by the names of its columns."""
+    for call in (campaign.get_many, campaign.stream, campaign.plan):
+        with pytest.raises(TypeError, match="lead_ids is a DataFrame; pass the column"):
+            called = call(DataFrame())
+            await called
+    assert server.count == 0

@@ -107,3 +107,33 @@ def test_order_of_arrival_does_not_matter(asked, answered, malformed, dice):
     assert [one.ok for one in merged.outcomes] == [one in answered and one not in malformed for one in asked]
     assert merged.failed == again.failed == sum(not one.ok for one in merged.outcomes)
     assert merged.foreign == again.foreign == len(set(answered) - set(asked))
+
+
+@pytest.mark.parametrize(
+    ("asked", "came", "how"),
+    [
+        ("Lead-1", "LEAD-1", "in another case"),
+        ("0012", "12", "with other leading zeros"),
+        ("12", "0012", "with other leading zeros"),
+        ("caf\u00e9", "cafe\u0301", "in another Unicode form or spelling"),
+        ("00AB", "ab", "in another Unicode form or spelling"),
+    ],
+)
+@pytest.mark.parametrize("others", [[], ["x"]])
+def test_a_row_with_the_id_in_another_spelling_is_named(asked, came, how, others):
+    """It answers nobody, since it might be another lead's."""
+    rows = Rows([good(one) for one in (came, *others)], clean=True)
+    merged = merge([asked, *others], rows)
+    error = merged.outcomes[0].error
+    assert type(error) is MissingLeadError
+    assert str(error) == f"the answer has no row for this lead, but one for {came!r}, which is its ID {how}"
+    assert error.lead_ids == (asked,)
+    assert (merged.failed, merged.foreign, merged.respelled) == (1, 1, 1)
+    assert [one.ok for one in merged.outcomes[1:]] == [True] * len(others)
+
+
+def test_a_row_of_a_lead_that_was_asked_for_is_nobodys_else():
+    """Though it is the same but for its case."""
+    merged = merge(["a", "A"], Rows([good("A")], clean=True))
+    assert "which the API promises" in str(merged.outcomes[0].error)
+    assert (merged.foreign, merged.respelled) == (0, 0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
+import uuid
+from decimal import Decimal
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -26,12 +29,20 @@ GOOD = [
     "'\"<>\\",
     "%2e%2e",
 ]
+LOST = "and may have lost digits; read that column as text, or convert it with str()"
 BAD = [
     (None, "is NoneType, not str"),
     (507, "is int, not str; convert it with str()"),
     (True, "is bool, not str; convert it with str()"),
     (b"a", "is bytes, not str"),
     (["a"], "is list, not str"),
+    (uuid.UUID(int=5), "is UUID, not str; convert it with str()"),
+    (
+        507.0,
+        "is float, not str, and may have lost digits; read that column as text, or convert it with str()",
+    ),
+    (math.nan, "is float, not str: a missing value; leave it out, and convert the others with str()"),
+    (Decimal(5), "is Decimal, not str; convert it with str()"),
     ("", "is empty"),
     ("a,b", "contains a comma, which separates IDs; pass a list of IDs"),
     (" a", "contains whitespace"),
@@ -59,7 +70,7 @@ class Kind(str, enum.Enum):  # noqa: UP042 - what StrEnum is not: its str() is n
 def test_good_lead_id(lead_id):
     """What can be percent-encoded and told apart is asked for, whatever it looks like."""
     assert bad_lead_ids([lead_id], room=ROOM) == []
-    assert bad_lead_ids([lead_id, "a,b"], room=ROOM) == [(1, "a,b", BAD[6][1])]
+    assert bad_lead_ids([lead_id, "a,b"], room=ROOM) == [(1, "a,b", BAD[10][1])]
 
 
 @pytest.mark.parametrize(("value", "wrong"), BAD, ids=lambda value: ascii(value)[:30])

@@ -20,6 +20,7 @@ from leadstatus_async.cli.exits import Exit, exit_of
 from leadstatus_async.errors import APITimeoutError, AuthenticationError, MissingLeadError
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 from leadstatus_async.results import BatchResult
+from leadstatus_async.testing import Fault
 from tests.conftest import KEY
 
 COMMAND = [sys.executable, "-m", "leadstatus_async"]
@@ -73,14 +74,150 @@ async def test_data_for_programs(server, leadstatus, form):
 
 
 async def test_ids_from_files_and_stdin(server, leadstatus, tmp_path):
-    """Blank lines, comments, a BOM and CRLF are fine; `-` is standard input, as argument or file."""
+    """A BOM and CRLF are fine; `-` is standard input, as argument or file; an argument is no file."""
     file = tmp_path / "ids.txt"
-    file.write_bytes("\ufeff# mine\r\na\r\n\r\n  b\r\n".encode())
-    code, out, _ = await leadstatus(*WHERE, "--format", "csv", "--file", str(file), "x")
-    assert (code, [line.split(",")[0] for line in out.splitlines()]) == (0, ["lead_id", "x", "a", "b"])
-    for arguments in (["-"], ["--file", "-"]):
-        code, out, _ = await leadstatus(*WHERE, "--format", "csv", *arguments, stdin="p\nq\n")
-        assert [line.split(",")[0] for line in out.splitlines()] == ["lead_id", "p", "q"]
+    file.write_bytes("\ufeffa\r\n  b\r\n".encode())
+    code, out, _ = await leadstatus(*WHERE, "--format", "csv", "--file", str(file), "x", f"@{file}")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()] == ["lead_id", "x", f"@{file}", "a", "b"]
+    for arguments in (["--file", "-"], ["-"]):
+        code, out, _ = await leadstatus(*WHERE, "--format", "csv", *arguments, stdin="c\nd")
+        assert (code, [line.split(",")[0] for line in out.splitlines()]) == (0, ["lead_id", "c", "d"])
+
+
+async def test_no_line_is_dropped_unasked(server, leadstatus):
+    """Blank lines and what looks like a comment have rows that say their line, unless left out on request."""
+    lines = "a\n\n#1001\n  \nb\n// c\n"
+    code, out, err = await leadstatus(*WHERE, "--format", "csv", "-", stdin=lines)
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 3
+    assert [row["lead_id"] for row in rows] == ["a", "", "#1001", "", "b", "// c"]
+    assert "index 2: '' is empty" in rows[1]["error"]
+    assert "index 3: '#1001' begins with #" in rows[2]["error"]
+    assert "2 failed, InvalidLeadIdError: the ID is empty" in err
+    options = ["--skip-blank", "--comment", "#", "--format", "csv"]
+    code, out, err = await leadstatus(*WHERE, *options, "-", stdin=lines.replace("// c", "c"))
+    assert (code, [line.split(",")[0] for line in out.splitlines()]) == (0, ["lead_id", "a", "b", "c"])
+
+
+async def test_failures_are_told_by_their_reason(leadstatus):
+    """However many there are: not one sentence for each."""
+    lines = "".join(f"bad,{number}\n" for number in range(4000)) + "x\ty\n"
+    code, out, err = await leadstatus(*WHERE, "--format", "csv", "-", stdin=lines + "good\n")
+    assert code == 3
+    assert len(out.splitlines()) == 4003
+    assert "4,000 failed, InvalidLeadIdError: the ID contains a comma" in " ".join(err.split())
+    assert len(err) < 600
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+async def test_no_answer_is_lost_to_an_encoding(server, leadstatus, encoding):
+    """What a terminal cannot show is written as an escape; what goes into a pipe is UTF-8."""
+    server.set_status("lead\u5317", "\u5b8c\u6210")
+    for form in ("table", "csv", "jsonl", "json"):
+        code, out, err = await leadstatus(
+            *WHERE, "--format", form, "lead\u5317", "b", PYTHONIOENCODING=encoding, PYTHONUTF8="0"
+        )
+        assert (code, "Traceback" in err) == (0, False)
+        assert ("\\u5b8c\\u6210" if form == "table" else "\u5b8c\u6210") in out
+
+
+async def shell(server, command):
+    """Run a shell command in which `leadstatus` is ours; returns exit code, stdout and stderr."""
+    process = await asyncio.create_subprocess_shell(
+        f'leadstatus() {{ {sys.executable} -m leadstatus_async.cli "$@"; }}; {command}',
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("leadstatus check --account a --campaign c - <&-", 2, "leadstatus: standard input is closed"),
+        ("leadstatus check --account a --campaign c x >&-", 1, "leadstatus: standard output is closed"),
+        ("leadstatus check --account a --campaign c x --format csv >/dev/full", 1, "No space left on device"),
+        ("leadstatus check --account a --campaign c x >/dev/full", 1, "No space left on device"),
+        ("printf '\\377\\n' | leadstatus check --account a --campaign c -", 2, "standard input is no UTF-8"),
+    ],
+)
+async def test_broken_streams_are_one_sentence(server, command, code, says):
+    """No traceback, whatever is closed or full; `python -m leadstatus_async.cli` is the command, too."""
+    ended, _, err = await shell(server, command)
+    assert ended == code
+    assert says in err
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+
+
+async def test_without_arguments_there_is_help(leadstatus):
+    """Exit 2; `-h` is `--help`, everywhere, and `--debug` may stand anywhere."""
+    code, out, err = await leadstatus()
+    assert (code, err) == (2, "")
+    assert out.lstrip().startswith("Usage: ")
+    for arguments in (["-h"], ["check", "-h"], ["demo", "-h"]):
+        code, out, _ = await leadstatus(*arguments)
+        assert code == 0
+        assert "Usage: " in out
+    code, _, err = await leadstatus(*WHERE, "a", "--rate", "0", "--debug")
+    assert code == 2
+    assert "Traceback" in err
+
+
+async def test_one_is_no_plural(leadstatus):
+    """1 lead, 1 request."""
+    _, _, err = await leadstatus(*WHERE, "a")
+    assert err.startswith("1 lead in ")
+    assert "1 request," in err
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202elead"
+
+
+async def test_nothing_is_printed_raw(server, leadstatus, tmp_path):
+    """Neither from the server, nor from a file, nor a file's name: no escape sequences, no right-to-left."""
+    server.set_status("a", EVIL)
+    server.set_status("\u202eb", "pending")
+    texts = [await leadstatus(*WHERE, "a", "\u202eb")]
+    texts.append(await leadstatus(*WHERE, "a", "--file", str(tmp_path / EVIL.replace("/", ""))))
+    error = json.dumps({"success": False, "error": {"code": EVIL, "message": EVIL * 500}}).encode()
+    server.fault(Fault(422, error), times=None)
+    texts.append(await leadstatus(*WHERE, "a", "b"))
+    file = tmp_path / "ids"
+    file.write_text(f"{EVIL}\n")
+    texts.append(await leadstatus(*WHERE, "--file", str(file)))
+    for _, out, err in texts:
+        assert not any(sign in out + err for sign in "\x1b\x07\x9b\u202e")
+        assert max(map(len, (out + err).split("\n"))) <= 520
+    _, shown = await in_terminal(
+        [*WHERE, "--format", "csv", "\u202eb"], SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url
+    )
+    assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_what_was_answered_before_an_interrupt_is_written(server, sign, code):
+    """In the order asked; the rest is told by its number."""
+    answered = [f"lead{number}" for number in range(40)]
+    server.script(None, None)
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *WHERE, "--format", "csv", "--chunk-size", "20", "--rate", "2", "-",
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    process.stdin.write("\n".join(f"lead{number}" for number in range(400)).encode())
+    process.stdin.write_eof()
+    await server.wait_for_requests(3)
+    process.send_signal(sign)
+    out, err = await process.communicate()
+    assert process.returncode == code
+    ids = [line.split(",")[0] for line in out.decode().splitlines()[1:]]
+    assert ids[:40] == answered
+    assert f"{len(ids)} of 400 rows written" in err.decode()
+    assert "Traceback" not in err.decode()
 
 
 async def test_the_key_from_a_file(server, leadstatus, tmp_path):

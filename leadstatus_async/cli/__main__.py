@@ -14,3 +14,7 @@ def main() -> None:
             raise
         sys.exit('The leadstatus command needs its extra: pip install "leadstatus-async[cli]"')
     sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

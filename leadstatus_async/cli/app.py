@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     help=f"The campaign workflow status of Sonarly leads. {EXITS}",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,8 +34,7 @@ _debug = False
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    global _debug  # noqa: PLW0603 - one process, one command line
-    _debug = debug
+    del debug  # `run` has seen to it, wherever it stands
 
 
 @app.command()
@@ -44,7 +43,7 @@ def demo() -> None:
     from leadstatus_async.cli.demo import demo as run_demo  # noqa: PLC0415
     from leadstatus_async.cli.render import console  # noqa: PLC0415
 
-    asyncio.run(run_demo(console(sys.stdout), console(sys.stderr)))
+    _finish(run_demo(console(sys.stdout), console(sys.stderr)))
 
 
 @app.command(epilog=EXITS)
@@ -54,6 +53,8 @@ def check(
     account: Annotated[str, typer.Option(help="Account group ID.")],
     campaign: Annotated[str, typer.Option(help="Campaign ID.")],
     file: Annotated[str | None, typer.Option(help="File with one ID a line; - is stdin.")] = None,
+    skip_blank: Annotated[bool, typer.Option("--skip-blank", help="Leave out blank lines.")] = False,
+    comment: Annotated[str | None, typer.Option(help="Leave out lines that begin with this.")] = None,
     form: Annotated[str, typer.Option("--format", help="table, csv, jsonl or json.")] = "table",
     rate: Annotated[float, typer.Option(help="Requests per second at most.")] = 10.0,
     burst: Annotated[int | None, typer.Option(help="Requests that may go at once.")] = None,
@@ -75,7 +76,7 @@ def check(
         campaign=campaign,
         form=checked_form(form),
         api_key=source.api_key(api_key_file),
-        lead_ids=source.lead_ids(ids or [], file),
+        lead_ids=source.lead_ids(ids or [], file, skip_blank=skip_blank, comment=comment),
         base_url=base_url,
         rate=rate,
         burst=burst,
@@ -83,26 +84,36 @@ def check(
         chunk_size=chunk_size,
         deadline=deadline,
     )
-    raise typer.Exit(_awaited(run_check(wish)))
+    _finish(run_check(wish))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:  # noqa: PLR0911 - how a command may end
     """Run the command line and return its exit code."""
+    global _debug  # noqa: PLW0603 - one process, one command line
+    _debug = "--debug" in arguments
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by who started us
+        return _end("standard output is closed", Exit.FAILURE)
+    stdout: Any = sys.stdout
+    if hasattr(stdout, "reconfigure"):
+        stdout.reconfigure(errors="backslashreplace")  # rather than lose answers to a terminal's encoding
     if any(argument.startswith("sk_") for argument in arguments):
         return _end(
             "an argument looks like an API key, which other users of this machine could read; "
             "set SONARLY_API_KEY or give --api-key-file",
             Exit.USAGE,
         )
+    given = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(given or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        code = Exit.INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
-        # Whoever read has read enough; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILURE
+        _discard_output()
+        return Exit.BROKEN_PIPE  # whoever read has read enough
+    except OSError as error:
+        _discard_output()
+        return _end(f"cannot write: {error.strerror}", Exit.FAILURE)
     except LeadStatusError as error:
         return _end(str(error), Exit.USAGE if isinstance(error, ValueError) else Exit.FAILURE)
     except Exception as error:
@@ -111,17 +122,30 @@ def run(arguments: list[str]) -> int:
         if told is None:
             raise
         return _end(f"{told()}; try leadstatus --help", Exit.USAGE)
-    if code == Exit.INTERRUPTED:  # typer turns a KeyboardInterrupt into this code itself, or raises it
-        return _end("interrupted; nothing was written", Exit.INTERRUPTED)
-    return int(code or Exit.ANSWERED)
+    return int(code or Exit.ANSWERED) if given else Exit.USAGE
 
 
-def _awaited(coroutine: Coroutine[None, None, Exit]) -> int:
-    return int(asyncio.run(coroutine))
+def _finish(coroutine: Coroutine[None, None, Exit | None]) -> NoReturn:
+    try:
+        code = asyncio.run(coroutine)
+    except KeyboardInterrupt:  # a second one, or before anything was asked
+        code = _interrupted()
+    raise typer.Exit(int(code or Exit.ANSWERED))
 
 
-def _end(sentence: str, code: Exit) -> int:
+def _interrupted() -> Exit:
+    return _end("interrupted; nothing was written", Exit.INTERRUPTED)
+
+
+def _discard_output() -> None:
+    """Let go of what is still buffered: Python would complain once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(sentence: str, code: Exit) -> Exit:
+    from leadstatus_async.cli.render import sentence as shown  # noqa: PLC0415
+
     if _debug:
         traceback.print_exc()
-    print(f"leadstatus: {sentence}", file=sys.stderr)  # noqa: T201 - it is a command
+    print(f"leadstatus: {shown(sentence)}", file=sys.stderr)  # noqa: T201 - it is a command
     return code

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from leadstatus_async import BatchResult, LeadStatusError, LeadStatusSession, RateLimit
+from leadstatus_async import (
+    BatchResult,
+    BatchStats,
+    LeadFailure,
+    LeadStatus,
+    LeadStatusError,
+    LeadStatusSession,
+    RateLimit,
+)
 from leadstatus_async.cli.exits import Exit, exit_of
 from leadstatus_async.cli.progress import showing_progress
-from leadstatus_async.cli.render import console, data, leads_table, story, summary_table
+from leadstatus_async.cli.render import (
+    console,
+    counted,
+    data,
+    leads_table,
+    reasons,
+    story,
+    summary_table,
+    visible,
+)
 from leadstatus_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from rich.console import Console
+
+    from leadstatus_async import Campaign
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -22,7 +46,7 @@ class Wish(msgspec.Struct, frozen=True):
 
     account: str
     campaign: str
-    lead_ids: list[str]
+    lead_ids: list[str | LeadFailure]
     api_key: str | None
     base_url: str | None
     form: str
@@ -34,7 +58,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 async def check(wish: Wish) -> Exit:
-    """Ask, print and return the exit code."""
+    """Ask, print what came, be it all or not, and return the exit code."""
     words = console(sys.stderr)
     async with LeadStatusSession(
         wish.api_key,
@@ -44,34 +68,85 @@ async def check(wish: Wish) -> Exit:
         chunk_size=wish.chunk_size,
     ) as session:
         campaign = session.campaign(wish.account, wish.campaign)
-        with showing_progress(words, len(wish.lead_ids)) as show:
-            result = await campaign.get_many(
-                wish.lead_ids, on_error="collect", deadline=wish.deadline, progress=show
-            )
-    _show(result, wish.form)
-    _tell(result, words)
-    return exit_of(result)
+        started = asyncio.get_running_loop().time()
+        found, ended = await _ask(campaign, wish, words)
+        rows = [one if isinstance(one, LeadFailure) else found.get(one) for one in wish.lead_ids]
+        total = session.stats
+        stats = BatchStats(
+            requests=total.requests,
+            retries=total.retries,
+            splits=total.splits,
+            rate_limited=total.rate_limited,
+            waited=total.waited,
+            elapsed=asyncio.get_running_loop().time() - started,
+        )
+    result = BatchResult[Any]([row for row in rows if row is not None], stats)
+    if found or ended is None:
+        _show(result, wish.form)
+    words.print(story(stats, len(result)))
+    for sentence in reasons(result.failures):
+        words.print(sentence, markup=False)
+    if ended is None:
+        return exit_of(result)
+    how = "interrupted" if ended is Exit.INTERRUPTED else "terminated"
+    written = len(result) if found else 0
+    words.print(f"{how}: {written:,} of {counted(len(rows), 'row')} written")
+    return ended
+
+
+async def _ask(
+    campaign: Campaign, wish: Wish, words: Console
+) -> tuple[dict[str, LeadStatus | LeadFailure], Exit | None]:
+    """Return the outcome of each ID, and what has ended the asking before its time, if anything."""
+    asked = [one for one in wish.lead_ids if isinstance(one, str)]
+    found: dict[str, LeadStatus | LeadFailure] = {}
+    most = max(1, len(asked))
+    with showing_progress(words, len(wish.lead_ids)) as show, _termination() as terminated:
+        stream = campaign.stream(
+            asked, ordered=False, max_buffered=most, on_error="collect", deadline=wish.deadline, progress=show
+        )
+        try:
+            async with stream:
+                async for outcome in stream:
+                    found[outcome.lead_id] = outcome
+        except asyncio.CancelledError:  # by Ctrl-C or SIGTERM: what was answered is not lost
+            return found, Exit.TERMINATED if terminated.is_set() else Exit.INTERRUPTED
+        except LeadStatusError as error:
+            for one in asked:
+                found.setdefault(one, LeadFailure(one, error))
+    return found, None
+
+
+@contextlib.contextmanager
+def _termination() -> Generator[asyncio.Event]:
+    """Let SIGTERM cancel this task; yields an event that tells whether it did."""
+    told, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+
+    def terminate() -> None:
+        told.set()
+        if task is not None:
+            task.cancel()
+
+    with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; or not in the main thread
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        yield told
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGTERM)
 
 
 def _show(result: BatchResult[Any], form: str) -> None:
-    if form != "table":
-        sys.stdout.write(data(result, form))
-        return
     out = console(sys.stdout)
-    out.print(leads_table(result))
-    if len(result) > 1:
-        out.print()
-        out.print(summary_table(result, out.width))
-
-
-def _tell(result: BatchResult[Any], words: Console) -> None:
-    words.print(story(result.stats, len(result)))
-    try:
-        result.raise_for_failures()
-    except LeadStatusError as error:
-        for reason in getattr(error, "exceptions", [error]):
-            leads = len(getattr(reason, "lead_ids", ()))
-            words.print(f"{leads:,} failed, {type(reason).__name__}: {reason}", markup=False)
+    if form == "table":
+        out.print(leads_table(result))
+        if len(result) > 1:
+            out.print()
+            out.print(summary_table(result, out))
+    elif sys.stdout.isatty():
+        sys.stdout.write(visible(data(result, form)))
+    else:  # in UTF-8 whatever the locale, so that no answer is lost to it
+        sys.stdout.buffer.write(data(result, form).encode())
 
 
 def checked_form(form: str) -> str:

@@ -21,11 +21,13 @@ class Exit(IntEnum):
     KEY_REFUSED = 4
     UNREACHABLE = 5
     INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
 
 
 EXITS = (
     "Exit codes: 0 all answered, 1 failure, 2 usage, 3 some leads failed, 4 key refused (401, 403), "
-    "5 unreachable, 130 interrupted."
+    "5 unreachable, 130 interrupted, 141 broken pipe, 143 terminated."
 )
 
 

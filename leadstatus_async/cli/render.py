@@ -5,6 +5,8 @@ Everything here returns or prints text for a given width; nothing waits and noth
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,11 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from leadstatus_async.errors import InvalidLeadIdError, MissingLeadError
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO
 
+    from leadstatus_async.models import LeadFailure
     from leadstatus_async.results import BatchResult, BatchStats
 
 _COLOURS = {
@@ -26,11 +31,31 @@ _COLOURS = {
     WorkflowStatus.WAITING: "cyan",
 }
 _ROWS_SHOWN = 200
+_REASONS_SHOWN = 10
+_LONGEST_SENTENCE = 500
+_QUOTED = re.compile(r"'[^']*'")  # in what is told of a row whose ID came back in another spelling
 
 
 def console(file: TextIO) -> Console:
     """Return a console that writes plain text where `file` is no terminal."""
     return Console(file=file, highlight=False, soft_wrap=False)
+
+
+def visible(text: str) -> str:
+    """Return text in which nothing moves a cursor, changes a colour or turns the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
+def sentence(text: str) -> str:
+    """Return a text of whatever length and shape as one line of at most 500 characters."""
+    return visible(" ".join(text.split()))[:_LONGEST_SENTENCE]
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def data(result: BatchResult[Any], form: str) -> str:
@@ -49,19 +74,19 @@ def leads_table(result: BatchResult[Any]) -> Table:
         table.add_column(name, overflow="fold", no_wrap=False)
     for outcome in result[:_ROWS_SHOWN]:
         if isinstance(outcome, LeadStatus):
-            status = Text(outcome.workflow_status, style=_COLOURS.get(outcome.workflow_status, ""))
+            status = Text(visible(outcome.workflow_status), style=_COLOURS.get(outcome.workflow_status, ""))
             step, reason = outcome.latest_step or "", outcome.workflow_stop_reason or ""
-            table.add_row(Text(outcome.lead_id), status, Text(step), Text(reason))
+            table.add_row(_text(outcome.lead_id), status, _text(step), _text(reason))
         else:
             error = f"{type(outcome.error).__name__}: {outcome.error}"
             failed = Text("failed", style="bold red")
-            table.add_row(Text(ascii(outcome.lead_id)[1:-1]), failed, "", Text(error))
+            table.add_row(_text(outcome.lead_id), failed, "", Text(sentence(error)))
     if len(result) > _ROWS_SHOWN:
         table.caption = f"{len(result) - _ROWS_SHOWN} more; --format csv shows all"
     return table
 
 
-def summary_table(result: BatchResult[Any], width: int) -> Table:
+def summary_table(result: BatchResult[Any], out: Console) -> Table:
     """Return how many positions have which status, with a bar for each."""
     table = Table(box=None, pad_edge=False)
     table.add_column("status")
@@ -70,24 +95,52 @@ def summary_table(result: BatchResult[Any], width: int) -> Table:
     counts = result.counts.most_common()
     most = max([count for _, count in counts], default=1)
     failed = len(result.failures)
-    room = max(5, min(40, width - 30))
+    most = max(most, failed)
+    room, cell = max(5, min(40, out.width - 30)), _cell(out.encoding)
+
+    def bar(count: int, style: str) -> Text:
+        return Text(cell * max(1, round(room * count / most)), style=style)  # one at least
+
     for status, count in counts:
-        table.add_row(status.value, f"{count:,}", bar(count, most, room, _COLOURS.get(status, "blue")))
+        table.add_row(visible(status.value), f"{count:,}", bar(count, _COLOURS.get(status, "blue")))
     if failed:
-        table.add_row("(failed)", f"{failed:,}", bar(failed, max(most, failed), room, "bold red"))
+        table.add_row("(failed)", f"{failed:,}", bar(failed, "bold red"))
     return table
 
 
-def bar(count: int, most: int, room: int, style: str) -> Text:
-    """Return a bar of at most `room` cells, at least one for what is not nothing."""
-    return Text("█" * max(1, round(room * count / most)), style=style)
+def reasons(failures: Sequence[LeadFailure]) -> list[str]:
+    """Say why leads failed: a sentence for each reason, whatever the IDs, the most frequent first."""
+    found = Counter(map(_reason, failures))
+    told = [sentence(f"{count:,} failed, {reason}") for reason, count in found.most_common(_REASONS_SHOWN)]
+    rest = sum(found.values()) - sum(count for _, count in found.most_common(_REASONS_SHOWN))
+    return [*told, f"{rest:,} failed for other reasons"] if rest else told
+
+
+def _text(text: str) -> Text:
+    return Text(visible(text))
+
+
+def _reason(failure: LeadFailure) -> str:
+    error = failure.error
+    if isinstance(error, InvalidLeadIdError):
+        return f"{type(error).__name__}: the ID {error.args[0][0][2]}"
+    told = _QUOTED.sub("another", str(error)) if isinstance(error, MissingLeadError) else str(error)
+    return f"{type(error).__name__}: {told}"
+
+
+def _cell(encoding: str) -> str:
+    try:
+        "█".encode(encoding)
+    except UnicodeEncodeError:
+        return "#"
+    return "█"
 
 
 def story(stats: BatchStats, leads: int) -> str:
     """Say in words what a call has cost."""
     rate = leads / stats.elapsed if stats.elapsed else 0.0
     return (
-        f"{leads:,} leads in {stats.elapsed:.1f} s ({rate:,.0f} leads/s): {stats.requests} requests, "
-        f"{stats.retries} retries, {stats.rate_limited} answered 429, {stats.splits} splits, "
-        f"{stats.waited:.1f} s waited"
+        f"{counted(leads, 'lead')} in {stats.elapsed:.1f} s ({rate:,.0f} leads/s): "
+        f"{counted(stats.requests, 'request')}, {counted(stats.retries, 'retry', 'retries')}, "
+        f"{stats.rate_limited} answered 429, {counted(stats.splits, 'split')}, {stats.waited:.1f} s waited"
     )

@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
-from leadstatus_async.errors import ConfigurationError
+from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
+from leadstatus_async.models import LeadFailure
 
 _STDIN = "-"
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
-def lead_ids(arguments: list[str], file: str | None) -> list[str]:
-    """Return the IDs of arguments and file, in that order.
+def lead_ids(
+    arguments: list[str], file: str | None, *, skip_blank: bool = False, comment: str | None = None
+) -> list[str | LeadFailure]:
+    """Return the IDs of arguments and file, in that order; each line of a file has its place.
 
     Args:
-        arguments: IDs; `-` stands for standard input.
-        file: one ID a line, blank lines and `#` comments skipped; `-` is standard input.
+        arguments: IDs as they are; `-` stands for standard input.
+        file: one ID a line; `-` is standard input.
+        skip_blank: leave out blank lines, which else are failures.
+        comment: leave out lines that begin with this; those that begin with `#` else are failures.
 
     Raises:
         ConfigurationError: none are given, or the file cannot be read.
     """
-    sources = [*arguments, *([] if file is None else [f"@{file}"])]
-    ids: list[str] = []
-    for source in sources:
-        if source == _STDIN or source.startswith("@"):
-            ids += _lines(source.removeprefix("@"))
-        else:
-            ids.append(source)
-    if not ids:
+    given: list[str | LeadFailure] = []
+    for argument in arguments:
+        given += _lines(_STDIN, skip_blank, comment) if argument == _STDIN else [argument]
+    if file is not None:
+        given += _lines(file, skip_blank, comment)
+    if not given:
         raise ConfigurationError("no lead IDs: give them as arguments, with --file F, or - for stdin")
-    return ids
+    return given
 
 
 def api_key(file: str | None) -> str | None:
@@ -46,16 +51,32 @@ def api_key(file: str | None) -> str | None:
     return None
 
 
-def _lines(name: str) -> list[str]:
-    text = sys.stdin.read() if name == _STDIN else _read(name)
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+def _lines(name: str, skip_blank: bool, comment: str | None) -> list[str | LeadFailure]:
+    lines = [line.strip() for line in _LINE_END.split(_read(name).removeprefix("\ufeff"))]
+    if not lines[-1]:
+        lines.pop()  # what follows the last newline is no line
+    return [
+        _refused(number, line) if not line or line.startswith("#") else line
+        for number, line in enumerate(lines, 1)
+        if not (skip_blank and not line) and not (comment and line.startswith(comment))
+    ]
+
+
+def _refused(number: int, line: str) -> LeadFailure:
+    why = "begins with #: give --comment '#' to leave such lines out" if line else "is empty"
+    error = InvalidLeadIdError([(number, line, why)])
+    return LeadFailure(line, error)
 
 
 def _read(name: str) -> str:
+    shown = "standard input" if name == _STDIN else name
     try:
-        return Path(name).read_text(encoding="utf-8")
+        if name != _STDIN:
+            return Path(name).read_bytes().decode()
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by who started us
+            raise ConfigurationError("standard input is closed")
+        return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{name} is no UTF-8 text") from None
+        raise ConfigurationError(f"{shown} is no UTF-8 text") from None
     except OSError as error:
-        raise ConfigurationError(f"cannot read {name}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {shown}: {error.strerror}") from None

@@ -34,6 +34,7 @@ WORDS = {
     "throttling": ["ok"] * 4 + ["429", "429 Retry-After 1", "503 Retry-After 0.5"],
     "down": ["503", "refused"],
     "picky": ["ok"] * 3 + ["400", "413"],
+    "pages": ["ok"] * 3 + ["404-html", "403-html", "520"],
     "shut": ["ok"] * 40 + ["401"],
 }
 
@@ -188,6 +189,15 @@ class Story:
         assert sum(event.stats.requests for event in finished) == stats.requests
 
 
+def tell_story(seed):
+    """Let one story happen; what goes wrong names its seed."""
+    try:
+        run(lambda: asyncio.wait_for(Story(seed).unfold(), 3600), lateness(seed))
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+
+
 TOLD = [685, 1218]  # once, a token was lost: its worker was cut off before its first step
 
 
@@ -197,8 +207,4 @@ TOLD = [685, 1218]  # once, a token was lost: its worker was cut off before its 
 def test_any_story(seeds):
     """Ten at a time, by their seeds."""
     for seed in seeds:
-        try:
-            run(lambda seed=seed: asyncio.wait_for(Story(seed).unfold(), 3600), lateness(seed))
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+        tell_story(seed)

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import logging
+import os
 import pickle
 import ssl
 import subprocess
@@ -632,3 +633,25 @@ def test_a_path_that_leaves_no_room_is_said_when_the_campaign_is_made():
     """Rather than refusing every lead ID one by one."""
     with pytest.raises(ConfigurationError, match="max_url_bytes"):
         LeadStatusSession(KEY, max_url_bytes=256).campaign("a" * 400, "c")
+
+
+def test_forked_workers_do_not_back_off_as_one():
+    """What delays are drawn from is not copied by a fork: else all workers would come back at once."""
+
+    async def main():
+        async with LeadStatusSession(KEY, base_url=LOCAL) as session:
+            await session.campaign("a", "c").get_many([])
+            drawn = []
+            for _ in range(2):
+                reading, writing = os.pipe()
+                if os.fork() == 0:
+                    os.write(writing, str(session._core.dispatcher._attempt._dice.random()).encode())
+                    os._exit(0)
+                os.wait()
+                drawn.append(os.read(reading, 100))
+                os.close(reading)
+                os.close(writing)
+            return drawn
+
+    first, second = asyncio.run(main())
+    assert first != second

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5  # bad IDs in a message
 _KINDS_SHOWN = 3  # kinds of failures, and leads, in one
-_PLAIN = (str, bytes, int, float, bool, type(None))
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
@@ -102,14 +102,16 @@ class InvalidLeadIdError(LeadStatusError, ValueError):
         bad: (index, value) of each, index counting from 0 in the list given.
     """
 
-    def __init__(self, bad: Sequence[tuple[int, object, str] | Sequence[Any]]) -> None:
+    def __init__(
+        self, bad: Sequence[tuple[int, object, str] | Sequence[Any]], message: str | None = None
+    ) -> None:
         shown = "; ".join(f"index {index}: {_brief(value)} {reason}" for index, value, reason in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more, see .bad" if len(bad) > _SHOWN else ""
         noun = "lead ID" if len(bad) == 1 else "lead IDs"
-        super().__init__(f"{len(bad)} {noun} cannot be asked for: {shown}{more}")
+        super().__init__(message or f"{len(bad)} {noun} cannot be asked for: {shown}{more}")
         self.bad: list[tuple[int, object]] = [(index, value) for index, value, _ in bad]
         # What is no lead ID may be anything, and not every thing can be pickled or copied.
-        self.args = ([(index, _plain(value), reason) for index, value, reason in bad],)
+        self.args = ([(index, _plain(value), reason) for index, value, reason in bad], self._text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         bad = [(index, _plain(value)) for index, value in self.bad]
@@ -386,9 +388,16 @@ def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> 
 
 
 def _plain(value: object) -> object:
-    return value if type(value) in _PLAIN else repr(value)
+    return value if type(value) in _PLAIN else _shown(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return ascii(value)
+    except Exception:  # noqa: BLE001 - of somebody's own class
+        return f"<{type(value).__name__}>"
 
 
 def _brief(value: object) -> str:
-    text = ascii(value)
+    text = _shown(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -112,7 +112,7 @@ class Attempt:
         self.in_flight += 1
         try:
             received = came = await self._transport.send(request.target)
-            read = answer = self._read(request, received)
+            read = answer = self._read(job, request, received)
         finally:
             ruling = self._account(job, request, sent_at, came, answer)
         outcome = read.outcome
@@ -124,12 +124,13 @@ class Attempt:
             job.answered(request, outcome, read.trace_id)
         return Ended(ruling, wanted, failure, broken, slower)
 
-    def _read(self, request: Request, came: Received | Failure) -> Answer:
+    def _read(self, job: Job, request: Request, came: Received | Failure) -> Answer:
         """Find out what an answer means for the leads that were asked for."""
         if isinstance(came, Failure):
             return Answer(None, came)
         redactor = self._redactor
-        asked = Asked(request.target, self._health.answers > 0, self._transport.proxy)
+        accepted = job.backlog.limits.accepted
+        asked = Asked(request.target, self._health.answers > 0, self._transport.proxy, accepted)
         # Dates need the wall clock, nothing else does.
         told = decipher(came.status, came.headers, came.body, now=time.time(), redactor=redactor, asked=asked)
         if isinstance(told, Rows):

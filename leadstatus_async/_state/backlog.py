@@ -58,6 +58,7 @@ class Backlog:
         growing: more leads may be added; set it to False when that is over.
 
     Attributes:
+        limits: what one request may hold.
         size: leads ever added.
         open: how many of them have no outcome yet.
         filling: more leads come at once, so that a partly filled request waits for them.
@@ -77,7 +78,7 @@ class Backlog:
         self.backing_off: dict[Request, None] = {}
         self.hopeless: LeadStatusError | None = None
         self._where = where
-        self._limits = limits
+        self.limits = limits
         self._runs: deque[_Run] = deque()
         self._fresh = 0  # leads in the runs
         self._halves: deque[Request] = deque()
@@ -101,7 +102,7 @@ class Backlog:
     @property
     def requests(self) -> int:
         """About how many requests could go now."""
-        return len(self._halves) + len(self._again) - -self._fresh // self._limits.chunk_size
+        return len(self._halves) + len(self._again) - -self._fresh // self.limits.chunk_size
 
     def add(self, ids: list[str], now: float) -> int:
         """Append leads that wait from now on; return the position of the first."""
@@ -138,6 +139,7 @@ class Backlog:
         """Note that all leads of a request have their outcomes from an answer; whether any is a row."""
         self.open -= len(request)
         self._rows_seen = self._rows_seen or rows
+        self.limits.accepted = max(self.limits.accepted, len(request.target))
         if self._bisection is not None:
             for refused in (*self._refused, self._bisection.refused):
                 refused.outdone = max(refused.outdone, len(request))
@@ -170,7 +172,7 @@ class Backlog:
         """
         alone = False
         request.refused_with = getattr(failure.error, "status", 0)
-        if not self._limits.allow(len(request), len(request.target)):
+        if not self.limits.allow(len(request), len(request.target)):
             self._replan(request)  # stale: the lesson has been learned since it was sent
         elif len(request) == 1:
             alone = True
@@ -178,7 +180,7 @@ class Backlog:
             self.failed(request)
         elif failure.sort is Sort.OVERSIZE:
             self._count(request)
-            self._limits.max_url_bytes = len(request.target) // 2
+            self.limits.max_url_bytes = len(request.target) // 2
             self._replan(request)
         else:
             if self._bisection is not None and request in self._bisection.halves:
@@ -191,7 +193,7 @@ class Backlog:
             self._bisect_next()
         if not self._rows_seen and self.splits + self._refused_alone >= REFUSALS_WITHOUT_A_ROW:
             self.hopeless = own_copy(failure.error)
-            self._limits.max_url_bytes = self._url_bytes_before  # size was not the matter after all
+            self.limits.max_url_bytes = self._url_bytes_before  # size was not the matter after all
         return alone
 
     # Giving up
@@ -221,7 +223,7 @@ class Backlog:
         if not self._fresh:
             return 0
         ids = self._ahead()
-        end, _ = fit(ids, 0, len(ids), self._where, self._limits)
+        end, _ = fit(ids, 0, len(ids), self._where, self.limits)
         return -(-self._fresh // end)
 
     def drain_beyond(self, requests: int) -> list[Leads]:
@@ -231,7 +233,7 @@ class Backlog:
         for run in self._runs:
             end = run.at
             while end < len(run.ids) and requests > 0:
-                end, _ = fit(run.ids, end, len(run.ids), self._where, self._limits)
+                end, _ = fit(run.ids, end, len(run.ids), self._where, self.limits)
                 requests -= 1
             if end < len(run.ids):
                 beyond.append((run.start + end, run.ids[end:]))
@@ -250,13 +252,13 @@ class Backlog:
         """Whether fresh leads may go: a full request, or fewer where waiting for more helps nobody."""
         if not self._fresh or self._refused:
             return False
-        if not self.filling or self._fresh >= self._limits.chunk_size:
+        if not self.filling or self._fresh >= self.limits.chunk_size:
             return True
         return not (self.in_flight or self.backing_off or self._again)
 
     def _ahead(self) -> list[str]:
         """Return the next fresh neighbours, as many as one request may hold."""
-        most, runs = self._limits.chunk_size, iter(self._runs)
+        most, runs = self.limits.chunk_size, iter(self._runs)
         first = next(runs)
         ids, stop = first.ids[first.at : first.at + most], first.start + len(first.ids)
         while len(ids) < most and (run := next(runs, None)) is not None and run.start + run.at == stop:
@@ -266,7 +268,7 @@ class Backlog:
 
     def _plan(self) -> Request:
         first, ids = self._runs[0], self._ahead()
-        end, target = fit(ids, 0, len(ids), self._where, self._limits)
+        end, target = fit(ids, 0, len(ids), self._where, self.limits)
         request = Request(first.start + first.at, ids[:end], first.since, target)
         self._fresh -= end
         while end:
@@ -281,7 +283,7 @@ class Backlog:
     def _still_fits(self, request: Request) -> bool:
         if not request.target:
             request.target = self._where.target(request.ids)
-        if self._limits.allow(len(request), len(request.target)):
+        if self.limits.allow(len(request), len(request.target)):
             return True
         self._replan(request)
         return False
@@ -323,6 +325,6 @@ class Backlog:
         if bisection.halves:
             return
         if bisection.count_refused:
-            self._limits.chunk_size = min(self._limits.chunk_size, bisection.larger)
+            self.limits.chunk_size = min(self.limits.chunk_size, bisection.larger)
         self._bisection = None
         self._bisect_next()

@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING
 
 from leadstatus_async._steps.decipher import Sort
-from leadstatus_async.errors import APIConnectionError, APIStatusError, ServerError, stops_the_call
+from leadstatus_async.errors import APIConnectionError, ServerError
 
 if TYPE_CHECKING:
     from leadstatus_async._steps.decipher import Failure
@@ -28,13 +28,11 @@ PROBE_INTERVAL = 4.5  # seconds between two probes at most: a server that is bac
 
 
 def counts(failure: Failure) -> bool:
-    """Whether `failure` is of the server or of the way to it: 5xx, connection, timeout, a proxy's page."""
+    """Whether `failure` is of the server or of the way to it: 5xx, connection, timeout, somebody's page."""
     if failure.sort is Sort.FATAL:
         return False
-    error = failure.error
-    return isinstance(error, ServerError | APIConnectionError) or (
-        isinstance(error, APIStatusError) and stops_the_call(error.status)
-    )
+    not_the_api = failure.page or (failure.disbelieved and failure.sort is Sort.PASSING)
+    return not_the_api or isinstance(failure.error, ServerError | APIConnectionError)
 
 
 class Outage:

@@ -53,13 +53,15 @@ class Limits:
     Attributes:
         chunk_size: lead IDs per request.
         max_url_bytes: bytes of the request target.
+        accepted: bytes of the largest target that was answered.
     """
 
-    __slots__ = ("chunk_size", "max_url_bytes")
+    __slots__ = ("accepted", "chunk_size", "max_url_bytes")
 
     def __init__(self, chunk_size: int, max_url_bytes: int) -> None:
         self.chunk_size = chunk_size
         self.max_url_bytes = max_url_bytes
+        self.accepted = 0
 
     def allow(self, count: int, size: int) -> bool:
         """Whether a request of `count` IDs and a target of `size` bytes is within the limits.

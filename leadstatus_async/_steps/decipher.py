@@ -90,11 +90,13 @@ class Asked(msgspec.Struct, frozen=True):
         served: whether the API has answered before. A page that refuses is then a passing trouble of
             something in front of it; else it may be all that there is at this base URL.
         proxy: what it went through in plain http, and which so may answer itself; "" if nothing.
+        accepted: bytes of the largest target that was answered: a refusal of less is not for its size.
     """
 
     target: str = ""
     served: bool = False
     proxy: str = ""
+    accepted: int = 0
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -108,6 +110,7 @@ class Failure(msgspec.Struct, frozen=True):
         stale: it was, and is known to have served another request before.
         disbelieved: an answer came that cannot be this request's, as far as it can be read at all.
         hidden: requests that aiohttp sent besides, by itself (a3).
+        page: it is not the API's, which has answered before: something in front of it is in trouble.
     """
 
     error: LeadStatusError
@@ -117,6 +120,7 @@ class Failure(msgspec.Struct, frozen=True):
     stale: bool = False
     disbelieved: bool = False
     hidden: int = 0
+    page: bool = False
 
 
 class _Data(msgspec.Struct):
@@ -174,16 +178,17 @@ def decipher(
         try:  # it may be but a text that is longer than a status keeps
             answer, usual = _decode_raw_answer(body), False
         except MALFORMED as wrong:
-            return _salvage(body, _strange_encoding(headers, redactor) or str(wrong)[:MESSAGE], redactor)
+            told = _strange_encoding(headers, redactor) or str(wrong)[:MESSAGE]
+            return _salvage(body, told, redactor, served=asked.served)
     if not answer.success or answer.data is None:
-        return _salvage(body, "", redactor)
+        return _salvage(body, "", redactor, served=asked.served)
     plain = usual and redactor.clears(body)
     trace_id = answer.traceId if plain else _text(answer.traceId, NAME, redactor)
     items = cast("list[LeadStatus | RawRow | BadRow]", answer.data.items)
     return Rows(items, trace_id, clean=usual, plain=plain)
 
 
-def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | Failure:
+def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor, *, served: bool) -> Rows | Failure:
     """Read a 200 that the strict decoder did not accept, row by row."""
     text = in_utf8(body)
     found = cut(text)
@@ -194,7 +199,9 @@ def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor) -> Rows | 
     envelope = _object(whole)
     trace_id = _text(envelope.get("traceId"), NAME, redactor)
     if envelope.get("success", True) is not True:
-        return Failure(_status_error(200, envelope, text, None, redactor), Sort.FINAL)
+        page = served and not isinstance(envelope.get("error"), dict)
+        error = _status_error(200, envelope, text, None, redactor)
+        return Failure(error, Sort.PASSING if page else Sort.FINAL, page=page)
     if found is not None and _object(envelope.get("data")).get("items") == [MARKER]:
         return read_rows(found, trace_id, redactor)
     return _undecodable("the answer has no list data.items", body, trace_id, redactor)
@@ -242,6 +249,7 @@ def _refusal(
         if hint is not None and hint.remaining == 0 and hint.reset:
             pause = hint.reset  # as GitHub states it: nothing is left until then
     spoken = isinstance(envelope.get("error"), dict)
+    page = asked.served and not (spoken and envelope.get("success") is False) and _may_pass(status, asked)
     advice, fatal = _ADVICE.get(status, ""), stops_the_call(status)
     if status in REDIRECTS:
         advice = _REDIRECTED
@@ -249,12 +257,20 @@ def _refusal(
         advice = advice.format(asked.proxy or "a proxy on the way")
     elif fatal and not (spoken and envelope.get("success") is False):
         # What a proxy says of keys, permissions and IDs, it says of its own.
-        advice, fatal = _NOT_THE_API.format(asked.proxy or _ANY_PROXY), not asked.served
+        advice, fatal = _NOT_THE_API.format(asked.proxy or _ANY_PROXY), not page
     elif status == 404 and "/v1/v1/" in asked.target:
         advice = _VERSION_TWICE
     error = _status_error(status, envelope, text, pause, redactor, advice=advice, fatal=fatal)
+    sort = Sort.PASSING if page else _sort(error, spoken=spoken)
     # Elsewhere it is no throttling: some send it with every answer (d7).
-    return Failure(error, _sort(error, spoken=spoken), pause if status in _PAUSING else None)
+    return Failure(error, sort, pause if status in _PAUSING else None, page=page)
+
+
+def _may_pass(status: int, asked: Asked) -> bool:
+    """Whether an answer that is not the API's may pass, with what it is an answer of."""
+    if status == 400:  # some proxies have no other word for a URL that is too long for them
+        return len(asked.target) <= asked.accepted
+    return status < 500 and status not in (*REDIRECTS, *_TOO_LARGE, 407, 429)
 
 
 def _sort(error: APIStatusError, *, spoken: bool) -> Sort:
@@ -263,7 +279,7 @@ def _sort(error: APIStatusError, *, spoken: bool) -> Sort:
     if isinstance(error, RateLimitError):
         return Sort.THROTTLED
     server_error = 500 <= error.status < 600 and error.status not in _UNABLE
-    if server_error or error.status == 408 or stops_the_call(error.status):
+    if server_error or error.status == 408:
         return Sort.PASSING
     if error.status in _TOO_LARGE or (error.status == 400 and not spoken):
         return Sort.OVERSIZE

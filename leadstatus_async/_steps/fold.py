@@ -156,4 +156,7 @@ def check_ids(lead_ids: object) -> None:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else repr(value)
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - of somebody's own class
+        return f"<{type(value).__name__}>"

@@ -11,6 +11,7 @@ is kept.
 
 from __future__ import annotations
 
+import encodings.utf_16_be  # noqa: F401 - else read from disk when first used, perhaps without a file descriptor
 import json
 import re
 from base64 import b64encode

@@ -40,6 +40,7 @@ _BLANKS = b" \t\r\n"
 _LONGEST_KEY = 1_000  # bytes before a bracket in which its key is looked for, blanks included
 _TEXTS = ("workflowInstanceId", "latestStep", "workflowStopReason")
 _FIELDS = ("workflowStatus", "hasPendingApproval", *_TEXTS)
+_PLAIN_ID = re.compile(rb'[{,]\s*"leadId"\s*:\s*"([!#-\[\]-~]+)"\s*[,}]')
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -238,7 +239,7 @@ def in_utf8(body: bytes | bytearray) -> bytes:
 def _read_damaged(row: bytes, wrong: str, trace_id: str | None, redactor: Redactor) -> RawRow | BadRow | None:
     """Read a row that the strict decoder refuses; None if it does not say whose it is."""
     fields, valid = _fields(row)
-    lead_id = fields.get("leadId")
+    lead_id = fields.get("leadId") if fields else _id_in_sight(row)
     # IDs are strings by the reference; a whole number is read as its digits (c5).
     if not isinstance(lead_id, str) or isinstance(lead_id, _Fraction):
         return None
@@ -259,6 +260,12 @@ def _read_damaged(row: bytes, wrong: str, trace_id: str | None, redactor: Redact
         lead_ids=(lead_id,),
     )
     return BadRow(lead_id, error)
+
+
+def _id_in_sight(row: bytes) -> str | None:
+    """Return the ID of a row that cannot be read at all, if it stands there once, in plain ASCII."""
+    found = _PLAIN_ID.findall(row)
+    return found[0].decode() if len(found) == 1 and row.count(b"leadId") == 1 else None
 
 
 def _fields(row: bytes) -> tuple[dict[str, Any], bool]:

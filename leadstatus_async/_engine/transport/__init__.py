@@ -9,7 +9,6 @@ second attempt behind our back; the body is capped while it streams in.
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 from collections import deque
 from functools import partial
@@ -28,7 +27,12 @@ from leadstatus_async._engine.transport.connections import (
     own_connector,
     sending,
 )
-from leadstatus_async._engine.transport.failures import CONNECT_TIMEOUT, POOL_TIMEOUT, failure_of
+from leadstatus_async._engine.transport.failures import (
+    CONNECT_TIMEOUT,
+    NO_FILES_LEFT,
+    POOL_TIMEOUT,
+    failure_of,
+)
 from leadstatus_async._engine.transport.timeouts import Timeouts
 from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import (
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
 _PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
 _TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
-_NO_FILES_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -244,7 +247,7 @@ class Transport:
             except UnaskedError:
                 tries -= 1
             except aiohttp.ClientConnectorError as refused:
-                if refused.os_error.errno not in _NO_FILES_LEFT or self._under_way == 1:
+                if refused.os_error.errno not in NO_FILES_LEFT or self._under_way == 1:
                     raise
                 await self._file(task)  # the process can open no more, but others have theirs
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"

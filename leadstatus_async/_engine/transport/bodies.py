@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ASKED_FOR = "gzip, deflate"
 _KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _PIECE = 2**16  # bytes that are decompressed at once
+_MOST_MEMBERS = 100  # gzip streams in one body: each costs as much as kilobytes
+_MOST_BESIDES = 2**16  # bytes by which a compressed body may be larger than what is in it
 _GZIP, _ZLIB, _BARE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _MAGIC = b"\x1f\x8b"  # what a gzip stream begins with
 
@@ -33,13 +35,15 @@ async def read(response: aiohttp.ClientResponse, *, most: int, keep: int) -> tup
     """
     inflater = _inflater(response.headers)
     content = response.content
-    size = response.content_length or 0
-    if size > most:
+    if inflater is None and (response.content_length or 0) > most:
         return b"", False
     body: bytes | bytearray = b""
-    size = 0
+    size = raw = 0
     while size <= most and not content.at_eof():
         data = await content.readany()
+        raw += len(data)
+        if raw > most + _MOST_BESIDES:  # what brings nothing is not read without end
+            return body, False
         if not size and inflater is None:  # all there is, as a rule
             body, size = data[:keep], len(data)
             continue
@@ -66,6 +70,7 @@ class Inflater:
         self._encoding = encoding
         self._stream: zlib._Decompress | None = None
         self._begun = b""  # the first bytes of a stream, too few to know what it is
+        self._members = 0
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` adds to the body, a bounded piece at a time; nothing once the stream has ended.
@@ -73,8 +78,9 @@ class Inflater:
         Raises:
             UndecodableError: it is no such stream.
         """
-        while data:
-            if self._stream is None or self._stream.eof:
+        more = False  # output is held back, though there is no more input
+        while data or more:
+            if self._stream is None or (data and self._stream.eof):
                 begun = self._begun + data
                 first = self._stream is None
                 if len(begun) < len(_MAGIC):
@@ -82,6 +88,9 @@ class Inflater:
                     return
                 if not first and (self._encoding != "gzip" or not begun.startswith(_MAGIC)):
                     return  # whatever it is, the body is complete
+                self._members += 1
+                if self._members > _MOST_MEMBERS:
+                    raise UndecodableError(f"the body has more than {_MOST_MEMBERS} {self._encoding} streams")
                 self._begun, data, self._stream = b"", begun, zlib.decompressobj(self._kind(begun))
             try:
                 piece = self._stream.decompress(data, _PIECE)
@@ -89,6 +98,7 @@ class Inflater:
                 message = f"the body is not {self._encoding}, as its Content-Encoding says"
                 raise UndecodableError(message) from None
             data = self._stream.unconsumed_tail or self._stream.unused_data
+            more = len(piece) == _PIECE and not self._stream.eof
             if piece:
                 yield piece
 

@@ -71,6 +71,10 @@ class Connection(ResponseHandler):
 
     def set_response_params(self, **params: Any) -> None:
         """Take note that a request is about to be sent (aiohttp calls this before each)."""
+        if "auto_decompress" not in params:  # CONNECT, which is the proxy's business
+            self._idle = False
+            super().set_response_params(**params)
+            return
         way = sending.get()
         way.connection, way.reused = self, self._served
         way.sends += 1

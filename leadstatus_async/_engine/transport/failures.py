@@ -5,6 +5,7 @@ Nothing of aiohttp's exceptions is kept: they hold the request, and so the API k
 
 from __future__ import annotations
 
+import errno
 import ssl as ssl_module
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from leadstatus_async.errors import APIConnectionError, APITimeoutError
 if TYPE_CHECKING:
     from leadstatus_async._engine.transport.connections import Way
 
+NO_FILES_LEFT = frozenset({errno.EMFILE, errno.ENFILE})
 CONNECT_TIMEOUT = 10.0  # seconds of an attempt that connecting may take
 POOL_TIMEOUT = 60.0  # seconds for which a request waits for a lent pool, connecting included
 _DISCONNECTED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
@@ -42,7 +44,9 @@ def failure_of(  # noqa: C901, PLR0911 - a table of cases
         passing = caught.status >= 500 or caught.status in (408, 429)  # it cannot, or not now
         return Failure(APIConnectionError(message), Sort.PASSING if passing else Sort.FATAL)
     if isinstance(caught, aiohttp.ClientProxyConnectionError):
-        return Failure(APIConnectionError(f"cannot connect to {proxy}: {_cause(caught)}"), Sort.FATAL)
+        ours = caught.os_error.errno in NO_FILES_LEFT
+        message = f"cannot connect to {proxy}: {_cause(caught)}"
+        return Failure(APIConnectionError(message), Sort.PASSING if ours else Sort.FATAL)
     if isinstance(caught, _TLS):  # every other request would meet it too
         message = f"TLS with {origin} failed: {_cause(caught)}{_tls_advice(caught)}"
         return Failure(APIConnectionError(message), Sort.FATAL)
@@ -57,7 +61,12 @@ def failure_of(  # noqa: C901, PLR0911 - a table of cases
             what = f"no connection to {goes_to}, name lookup included,"
         return Failure(APITimeoutError(f"{what} within timeout={seconds:g} s"), Sort.PASSING)
     if isinstance(caught, aiohttp.ClientConnectorError):
-        return Failure(APIConnectionError(f"cannot connect to {goes_to}: {_cause(caught)}"), Sort.PASSING)
+        through = f" through {goes_to}" if goes_to != origin else ""
+        message = f"cannot connect to {origin}{through}: {_cause(caught)}"
+        return Failure(APIConnectionError(message), Sort.PASSING)
+    if not way.sends and goes_to.startswith("the proxy") and isinstance(caught, aiohttp.ClientError):
+        message = f"{goes_to} gave no answer to CONNECT that is valid HTTP ({type(caught).__name__})"
+        return Failure(APIConnectionError(message), Sort.PASSING)
     if isinstance(caught, _DISCONNECTED) and not way.answered:
         message = "the server closed the connection without an answer"
         return Failure(APIConnectionError(message), Sort.PASSING, early=True, stale=way.reused)

@@ -294,6 +294,7 @@ class Campaign:
         """
         distinct = self._checked(lead_ids)
         core = self._core
+        core.check_loop_if_running()
         sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, core.limits)]
         seconds = core.limiter.wait_time(len(sizes) - 1) if sizes else 0.0
         return Plan(requests=len(sizes), bytes=sum(sizes), seconds=seconds)

@@ -92,8 +92,8 @@ async def test_no_line_is_dropped_unasked(server, leadstatus):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 3
     assert [row["lead_id"] for row in rows] == ["a", "", "#1001", "", "b", "// c"]
-    assert "index 2: '' is empty" in rows[1]["error"]
-    assert "index 3: '#1001' begins with #" in rows[2]["error"]
+    assert "index 1: '' is empty" in rows[1]["error"]
+    assert "index 2: '#1001' begins with #" in rows[2]["error"]
     assert "2 failed, InvalidLeadIdError: the ID is empty" in err
     options = ["--skip-blank", "--comment", "#", "--format", "csv"]
     code, out, err = await leadstatus(*WHERE, *options, "-", stdin=lines.replace("// c", "c"))
@@ -150,6 +150,70 @@ async def test_broken_streams_are_one_sentence(server, command, code, says):
     assert says in err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.parametrize("form", ["table", "csv"])
+@pytest.mark.parametrize("unbuffered", ["1", ""])
+async def test_a_reader_that_is_gone_is_141(server, form, unbuffered):
+    """As for programs that SIGPIPE ends."""
+    command = f"leadstatus {' '.join(WHERE)} --format {form} a b; echo $? >&2"
+    _, _, err = await shell(server, f"export PYTHONUNBUFFERED={unbuffered}; ({command}) | true")
+    assert err.split()[-1] == "141"
+    assert "Traceback" not in err
+
+
+async def test_words_never_go_where_data_goes(server):
+    """With standard error closed they are gone."""
+    code, out, _ = await shell(server, f"leadstatus {' '.join(WHERE)} --format csv a 2>&-")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+
+
+async def test_statuses_are_no_markup(server, leadstatus):
+    """A server may say what it likes: nothing of it is a command to the table."""
+    server.set_status("a", "[/x]")
+    server.set_status("b", "[link=http://evil/]completed[/link]:smile:")
+    code, out, err = await leadstatus(*WHERE, "a", "b", COLUMNS="200")
+    assert (code, "Traceback" in err) == (0, False)
+    assert out.count("[/x]") == 2
+    assert out.count("[link=http://evil/]completed[/link]:smile:") == 2
+
+
+async def test_what_stands_behind_two_dashes_is_an_id(leadstatus):
+    """Whatever it looks like; and so is a last line of blanks, though without a newline."""
+    _, out, _ = await leadstatus(*WHERE, "--format", "csv", "--", "a", "--debug")
+    assert [line.split(",")[0] for line in out.splitlines()] == ["lead_id", "a", "--debug"]
+    _, out, _ = await leadstatus(*WHERE, "--format", "jsonl", "-", stdin="a\n  ")
+    assert [json.loads(line)["lead_id"] for line in out.splitlines()] == ["a", ""]
+    code, _, err = await leadstatus(*WHERE, "-", "--file", "-", stdin="a\n")
+    assert (code, "given twice" in err) == (2, True)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.002, 0.01])
+@pytest.mark.parametrize(
+    "signs", [(signal.SIGINT,) * 2, (signal.SIGTERM, signal.SIGINT), (signal.SIGTERM,) * 2]
+)
+async def test_a_second_signal_costs_no_row(server, signs, gap):
+    """What was answered is written, and the exit code is the first one's."""
+    server.latency = 0.05
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *WHERE, "--format", "csv", "--chunk-size", "10", "--rate", "50", "-",
+        env={**os.environ, "SONARLY_API_KEY": KEY, "SONARLY_BASE_URL": server.url},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    process.stdin.write("\n".join(f"lead{number}" for number in range(2000)).encode())
+    process.stdin.write_eof()
+    await server.wait_for_requests(10)
+    for sign in signs:
+        process.send_signal(sign)
+        await asyncio.sleep(gap)
+    out, err = await process.communicate()
+    assert process.returncode == (130 if signs[0] is signal.SIGINT else 143)
+    rows = out.decode().splitlines()[1:]
+    assert len(rows) >= 10
+    assert f"{len(rows)} of 2,000 rows written" in err.decode()
+    assert "Traceback" not in err.decode()
 
 
 async def test_without_arguments_there_is_help(leadstatus):

@@ -171,6 +171,17 @@ class Core:
             self.observer,
         )
 
+    def check_loop_if_running(self) -> None:
+        """Check that the running event loop, if there is one, is that of the first use, if there was one.
+
+        Raises:
+            SessionLoopError: it is another.
+        """
+        with contextlib.suppress(RuntimeError):
+            running = asyncio.get_running_loop()
+            if self._loop is not None and self._loop is not running:
+                self._check_loop()
+
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
             where = "closed" if self._loop is None or self._loop.is_closed() else "not the running one"

@@ -11,7 +11,7 @@ is kept.
 
 from __future__ import annotations
 
-import encodings.utf_16_be  # noqa: F401 - else read from disk when first used, perhaps without a file descriptor
+import codecs
 import json
 import re
 from base64 import b64encode
@@ -29,6 +29,9 @@ DETAILS = 2000  # of details, as JSON
 _DEEPEST = 20  # levels of details that stay JSON
 NAME = 200  # of a code or a trace id
 REDACTED = "[redacted]"
+_utf_16 = codecs.getencoder(
+    "utf-16-be"
+)  # read from disk now, and not when there may be no file descriptor left
 _SHORTEST = 8  # characters of a secret: shorter ones would be found in innocent words, and are no real keys
 _LEAST = 3  # characters of a proxy's password that is looked for in errors, as a word of its own
 _WINDOW = 8  # times what is kept: what is searched, since taking secrets out makes text shorter
@@ -194,7 +197,7 @@ def _spelled(character: str) -> str:
     code = ord(character)
     again = "(?:25)++" if character == "%" else "(?:25)*+"  # percent-encoded twice and more
     utf8 = "".join(f"%{again}{byte:02x}" if character != "%" else f"%{again}" for byte in character.encode())
-    utf16 = character.encode("utf-16-be").hex()
+    utf16 = _utf_16(character)[0].hex()
     escaped = "".join(rf"\\{{1,4}}u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))
     entity = r"\\{0,4}&(?:amp;)*+"
     ways = [utf8, escaped, rf"{entity}\#0{{0,4}}{code};?", rf"{entity}\#x0{{0,4}}{code:x};?"]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from leadstatus_async._steps.redact import Redactor
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the four families of c3
+for _name in ("utf-8-sig", "utf-16-be", "utf-16-le", "utf-16", "utf-32-be", "utf-32-le", "utf-32"):
+    codecs.lookup(_name)  # reads it from disk now, and not when there may be no file descriptor left
 _MOST_BRACKETS = 50_000
 _MOST_DAMAGED = 2_000  # rows
 _MOST_LOOSE_BYTES = 512 * 2**10  # of damaged rows, or of an answer without its rows

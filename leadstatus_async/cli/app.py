@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-_debug = False
+_debug = _finished = False
 
 
 @app.callback()
@@ -87,11 +88,14 @@ def check(
     _finish(run_check(wish))
 
 
-def run(arguments: list[str]) -> int:  # noqa: PLR0911 - how a command may end
+def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
     global _debug  # noqa: PLW0603 - one process, one command line
-    _debug = "--debug" in arguments
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by who started us
+    options = arguments.index("--") if "--" in arguments else len(arguments)
+    _debug = "--debug" in arguments[:options]
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by who started us
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
         return _end("standard output is closed", Exit.FAILURE)
     stdout: Any = sys.stdout
     if hasattr(stdout, "reconfigure"):
@@ -102,13 +106,16 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - how a command may end
             "set SONARLY_API_KEY or give --api-key-file",
             Exit.USAGE,
         )
-    given = [argument for argument in arguments if argument != "--debug"]
+    return _run([one for at, one in enumerate(arguments) if one != "--debug" or at >= options])
+
+
+def _run(arguments: list[str]) -> int:  # noqa: PLR0911 - how a command may end
     try:
-        code = app(given or ["--help"], standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
-    except BrokenPipeError:
+    except (BrokenPipeError, _ReaderGoneError):
         _discard_output()
         return Exit.BROKEN_PIPE  # whoever read has read enough
     except OSError as error:
@@ -121,15 +128,25 @@ def run(arguments: list[str]) -> int:  # noqa: PLR0911 - how a command may end
         told = getattr(error, "format_message", None)
         if told is None:
             raise
-        return _end(f"{told()}; try leadstatus --help", Exit.USAGE)
-    return int(code or Exit.ANSWERED) if given else Exit.USAGE
+        return _end(f"{told().rstrip('.')}; try leadstatus --help", Exit.USAGE)
+    if code == Exit.INTERRUPTED and not _finished:  # typer makes this of a KeyboardInterrupt
+        return _interrupted()
+    return int(code or Exit.ANSWERED) if arguments else Exit.USAGE
+
+
+class _ReaderGoneError(Exception):
+    """Nobody reads our output any more; typer would make an exit of 1 of a BrokenPipeError."""
 
 
 def _finish(coroutine: Coroutine[None, None, Exit | None]) -> NoReturn:
+    global _finished  # noqa: PLW0603 - one process, one command line
     try:
         code = asyncio.run(coroutine)
-    except KeyboardInterrupt:  # a second one, or before anything was asked
+    except KeyboardInterrupt:  # before anything was asked, or in the demo
         code = _interrupted()
+    except BrokenPipeError:
+        raise _ReaderGoneError from None
+    _finished = True
     raise typer.Exit(int(code or Exit.ANSWERED))
 
 
@@ -144,8 +161,9 @@ def _discard_output() -> None:
 
 def _end(sentence: str, code: Exit) -> Exit:
     from leadstatus_async.cli.render import sentence as shown  # noqa: PLC0415
+    from leadstatus_async.cli.render import visible  # noqa: PLC0415
 
     if _debug:
-        traceback.print_exc()
+        print(visible(traceback.format_exc()), file=sys.stderr)  # noqa: T201 - it is a command
     print(f"leadstatus: {shown(sentence)}", file=sys.stderr)  # noqa: T201 - it is a command
     return code

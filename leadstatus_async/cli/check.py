@@ -18,6 +18,7 @@ from leadstatus_async import (
     LeadStatusError,
     LeadStatusSession,
     RateLimit,
+    SessionStats,
 )
 from leadstatus_async.cli.exits import Exit, exit_of
 from leadstatus_async.cli.progress import showing_progress
@@ -31,7 +32,7 @@ from leadstatus_async.cli.render import (
     summary_table,
     visible,
 )
-from leadstatus_async.errors import ConfigurationError
+from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -68,40 +69,37 @@ async def check(wish: Wish) -> Exit:
         chunk_size=wish.chunk_size,
     ) as session:
         campaign = session.campaign(wish.account, wish.campaign)
-        started = asyncio.get_running_loop().time()
-        found, ended = await _ask(campaign, wish, words)
-        rows = [one if isinstance(one, LeadFailure) else found.get(one) for one in wish.lead_ids]
-        total = session.stats
-        stats = BatchStats(
-            requests=total.requests,
-            retries=total.retries,
-            splits=total.splits,
-            rate_limited=total.rate_limited,
-            waited=total.waited,
-            elapsed=asyncio.get_running_loop().time() - started,
-        )
-    result = BatchResult[Any]([row for row in rows if row is not None], stats)
-    if found or ended is None:
-        _show(result, wish.form)
-    words.print(story(stats, len(result)))
-    for sentence in reasons(result.failures):
-        words.print(sentence, markup=False)
-    if ended is None:
-        return exit_of(result)
-    how = "interrupted" if ended is Exit.INTERRUPTED else "terminated"
-    written = len(result) if found else 0
-    words.print(f"{how}: {written:,} of {counted(len(rows), 'row')} written")
-    return ended
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        found: dict[str, LeadStatus | LeadFailure] = {}
+        asking = loop.create_task(_ask(campaign, wish, words, found))
+        with _signals(asking) as ended:
+            await asyncio.wait([asking])
+            if not asking.cancelled():
+                asking.result()
+            given = [one if isinstance(one, LeadFailure) else found.get(one) for one in wish.lead_ids]
+            rows = [_placed(row, place) for place, row in enumerate(given) if row is not None]
+            stats = _stats(session.stats, loop.time() - started)
+            result = BatchResult[Any](rows, stats)
+            if found or not ended:
+                _show(result, wish.form)
+                sys.stdout.flush()
+            told = [story(stats, len(result)), *reasons(result.failures)]
+            if ended:
+                how = "terminated" if ended[0] is Exit.TERMINATED else "interrupted"
+                told.append(f"{how}: {len(rows) if found else 0:,} of {counted(len(given), 'row')} written")
+            for sentence in told:
+                words.print(sentence, markup=False)
+    return ended[0] if ended else exit_of(result)
 
 
 async def _ask(
-    campaign: Campaign, wish: Wish, words: Console
-) -> tuple[dict[str, LeadStatus | LeadFailure], Exit | None]:
-    """Return the outcome of each ID, and what has ended the asking before its time, if anything."""
+    campaign: Campaign, wish: Wish, words: Console, found: dict[str, LeadStatus | LeadFailure]
+) -> None:
+    """Enter the outcome of each ID into `found` as soon as it is known."""
     asked = [one for one in wish.lead_ids if isinstance(one, str)]
-    found: dict[str, LeadStatus | LeadFailure] = {}
     most = max(1, len(asked))
-    with showing_progress(words, len(wish.lead_ids)) as show, _termination() as terminated:
+    with showing_progress(words, len(wish.lead_ids)) as show:
         stream = campaign.stream(
             asked, ordered=False, max_buffered=most, on_error="collect", deadline=wish.deadline, progress=show
         )
@@ -109,31 +107,55 @@ async def _ask(
             async with stream:
                 async for outcome in stream:
                     found[outcome.lead_id] = outcome
-        except asyncio.CancelledError:  # by Ctrl-C or SIGTERM: what was answered is not lost
-            return found, Exit.TERMINATED if terminated.is_set() else Exit.INTERRUPTED
         except LeadStatusError as error:
             for one in asked:
                 found.setdefault(one, LeadFailure(one, error))
-    return found, None
+
+
+def _placed(row: LeadStatus | LeadFailure, place: int) -> LeadStatus | LeadFailure:
+    """Return a row whose error, if it tells an index, tells that of the row."""
+    error = None if isinstance(row, LeadStatus) else row.error
+    if not isinstance(error, InvalidLeadIdError):
+        return row
+    _, value, reason = error.args[0][0]
+    return LeadFailure(row.lead_id, InvalidLeadIdError([(place, value, reason)]))
+
+
+def _stats(total: SessionStats, elapsed: float) -> BatchStats:
+    return BatchStats(
+        requests=total.requests,
+        retries=total.retries,
+        splits=total.splits,
+        rate_limited=total.rate_limited,
+        waited=total.waited,
+        elapsed=elapsed,
+    )
 
 
 @contextlib.contextmanager
-def _termination() -> Generator[asyncio.Event]:
-    """Let SIGTERM cancel this task; yields an event that tells whether it did."""
-    told, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
+def _signals(asking: asyncio.Task[None]) -> Generator[list[Exit]]:
+    """Let Ctrl-C and SIGTERM end the asking, and nothing else: what was answered is still written.
 
-    def terminate() -> None:
-        told.set()
-        if task is not None:
-            task.cancel()
+    Yields a list that has the exit code of the first of them, if any came.
+    """
+    loop, ended = asyncio.get_running_loop(), list[Exit]()
 
+    def end(code: Exit) -> None:
+        ended.append(code)
+        asking.cancel()
+
+    codes = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
     with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; or not in the main thread
-        loop.add_signal_handler(signal.SIGTERM, terminate)
+        for number, code in codes.items():
+            loop.add_signal_handler(number, end, code)
     try:
-        yield told
+        yield ended
     finally:
         with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.remove_signal_handler(signal.SIGTERM)
+            for number in codes:
+                loop.remove_signal_handler(number)
+                if ended:  # all that is left to do is to close
+                    signal.signal(number, signal.SIG_IGN)
 
 
 def _show(result: BatchResult[Any], form: str) -> None:

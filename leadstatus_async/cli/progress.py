@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from leadstatus_async.cli.render import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
@@ -33,7 +35,7 @@ def showing_progress(console: Console, total: int) -> Generator[Callable[[Progre
         task = bars.add_task("", total=total, said="")
 
         def show(progress: Progress) -> None:
-            said = f"{progress.requests} requests" if console.width >= 60 else ""
+            said = counted(progress.requests, "request") if console.width >= 60 else ""
             bars.update(task, completed=progress.done, said=said)
 
         yield show

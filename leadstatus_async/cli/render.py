@@ -38,7 +38,14 @@ _QUOTED = re.compile(r"'[^']*'")  # in what is told of a row whose ID came back 
 
 def console(file: TextIO) -> Console:
     """Return a console that writes plain text where `file` is no terminal."""
-    return Console(file=file, highlight=False, soft_wrap=False)
+    return _Console(file=file, highlight=False, soft_wrap=False)
+
+
+class _Console(Console):
+    """Leaves it to the command what a broken pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def visible(text: str) -> str:
@@ -102,7 +109,7 @@ def summary_table(result: BatchResult[Any], out: Console) -> Table:
         return Text(cell * max(1, round(room * count / most)), style=style)  # one at least
 
     for status, count in counts:
-        table.add_row(visible(status.value), f"{count:,}", bar(count, _COLOURS.get(status, "blue")))
+        table.add_row(_text(status.value), f"{count:,}", bar(count, _COLOURS.get(status, "blue")))
     if failed:
         table.add_row("(failed)", f"{failed:,}", bar(failed, "bold red"))
     return table

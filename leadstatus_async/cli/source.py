@@ -28,6 +28,8 @@ def lead_ids(
     Raises:
         ConfigurationError: none are given, or the file cannot be read.
     """
+    if [*arguments, file].count(_STDIN) > 1:
+        raise ConfigurationError("standard input is given twice; it can be read once")
     given: list[str | LeadFailure] = []
     for argument in arguments:
         given += _lines(_STDIN, skip_blank, comment) if argument == _STDIN else [argument]
@@ -52,9 +54,10 @@ def api_key(file: str | None) -> str | None:
 
 
 def _lines(name: str, skip_blank: bool, comment: str | None) -> list[str | LeadFailure]:
-    lines = [line.strip() for line in _LINE_END.split(_read(name).removeprefix("\ufeff"))]
+    lines = _LINE_END.split(_read(name).removeprefix("\ufeff"))
     if not lines[-1]:
         lines.pop()  # what follows the last newline is no line
+    lines = [line.strip() for line in lines]
     return [
         _refused(number, line) if not line or line.startswith("#") else line
         for number, line in enumerate(lines, 1)

@@ -155,9 +155,11 @@ class Attempt:
         now = self._loop.time()
         status = came.status if isinstance(came, Received) else None
         hidden = self._transport.hidden_of_cut() if came is None else came.hidden
-        self.owed += hidden
+        self.owed += max(0, hidden)
         job.count_hidden(hidden)
         outcome = None if answer is None else answer.outcome
+        if hidden < 0:  # cut off before it was sent
+            return self._judge(job, request, outcome, 0, now, sent_at)
         try:
             for _ in range(hidden):
                 self._observer.hidden_attempt(job.where, len(request), request.attempts)

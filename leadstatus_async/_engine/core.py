@@ -170,6 +170,7 @@ class Core:
             Attempt(self.transport, limiter, health, self.observer, self._redactor, loop),
             self.observer,
         )
+        self.transport.renew = self._dispatcher.renew
 
     def check_loop_if_running(self) -> None:
         """Check that the running event loop, if there is one, is that of the first use, if there was one.

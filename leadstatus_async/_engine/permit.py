@@ -426,6 +426,14 @@ class Dispatcher:
                 return max(1, slots)
         return max(1, requests)
 
+    async def renew(self) -> None:
+        """Take a token for a request whose own is of another window, since its connection was long in coming.
+
+        Raises:
+            RateLimitError, LimiterError: as `acquire` has it.
+        """
+        await self._limiter.acquire(max_pause=self._max_pause, waiting=1)
+
     def _stale(self) -> bool:
         """Whether the loop has stood still since the token came: what leaves now is of another window."""
         return self._loop.time() - self._granted_at > _STALE

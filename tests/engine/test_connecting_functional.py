@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ from leadstatus_async import (
     BatchError,
     LeadStatusError,
     LeadStatusSession,
+    RateLimit,
     RetryPolicy,
 )
 from leadstatus_async.testing import FakeLeadStatusServer
@@ -264,3 +266,108 @@ def test_a_proxy_login_that_cannot_be_sent_is_refused_at_once():
     """A colon ends the user name in HTTP."""
     with pytest.raises(LeadStatusError, match="colon"):
         LeadStatusSession(KEY, proxy="http://us%3Aer:hush@127.0.0.1:1")
+
+
+def most_at_once(times, per=1.0):
+    """Return the most requests that a server heard in any window of so many seconds."""
+    return max(sum(begin <= at < begin + per for at in times) for begin in times)
+
+
+@pytest.mark.parametrize("burst", [None, 5])
+async def test_the_window_bound_holds_though_connecting_takes_long(monkeypatch, burst):
+    """Tokens that waited for a connection are taken anew: not all that has waited leaves at once."""
+    heard, loop = [], asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def getaddrinfo(*args, **options):
+        await asyncio.sleep(1.5)
+        return await look_up("127.0.0.1", *args[1:], **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    async with listening(lambda head: heard.append(loop.time()) or answer_to(head)) as (port, _):
+        session = LeadStatusSession(
+            KEY, base_url=f"http://slow.example:{port}", allow_insecure=True, chunk_size=1,
+            rate_limit=RateLimit(10, burst=burst),
+        )  # fmt: skip
+        async with session:
+            result = await session.campaign("a", "c").get_many(leads(25))
+    assert result.stats.requests == len(heard) == 25
+    assert most_at_once(heard) <= 10
+
+
+async def test_the_window_bound_holds_though_a_lent_pool_is_full():
+    """Its owner holds it for a second and a half."""
+    heard, loop, release = [], asyncio.get_running_loop(), asyncio.Event()
+
+    async def hold(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await release.wait()
+        writer.close()
+
+    slow = await asyncio.start_server(hold, "127.0.0.1", 0)
+    lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=8))
+    async with slow, lent, listening(lambda head: heard.append(loop.time()) or answer_to(head)) as (port, _):
+        target = f"http://127.0.0.1:{slow.sockets[0].getsockname()[1]}"
+        owners = [asyncio.create_task(lent.get(target)) for _ in range(8)]
+        await asyncio.sleep(0.02)
+        loop.call_later(1.5, release.set)
+        options = {"http_session": lent, "chunk_size": 1, "rate_limit": RateLimit(10)}
+        async with LeadStatusSession(KEY, base_url=f"http://127.0.0.1:{port}", **options) as session:
+            result = await session.campaign("a", "c").get_many(leads(20))
+        await asyncio.gather(*owners, return_exceptions=True)
+    assert result.stats.requests == len(heard) == 20
+    assert most_at_once(heard) <= 10
+
+
+def answer_to(head):
+    ids = head.split(b" ", 2)[1].partition(b"leadIds=")[2].decode().split(",")
+    items = [{"leadId": lead_id, "workflowStatus": "pending"} for lead_id in ids]
+    body = json.dumps({"success": True, "data": {"items": items}}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+async def test_a_tunnel_is_no_request(monkeypatch):
+    """CONNECT is the proxy's business: it costs no token and no attempt, and is not counted."""
+    monkeypatch.setattr(aiohttp.TCPConnector, "_start_tls_connection", tunnel_without_tls)
+    heard = []
+
+    def proxy(head):
+        heard.append(head.split(b" ")[0])
+        return b"HTTP/1.1 200 OK\r\n\r\n" if heard[-1] == b"CONNECT" else answer_to(head)
+
+    async with listening(proxy) as (port, _), through(port, "https") as session:
+        result = await session.campaign("a", "c").get_many(leads(20))
+    assert heard.count(b"CONNECT") >= 1
+    assert result.stats.requests == heard.count(b"GET") == 20
+
+
+async def tunnel_without_tls(self, underlying_transport, req, timeout, client_error=None):
+    """Go on in the tunnel as it is."""
+    del req, timeout, client_error
+    protocol = self._factory()
+    underlying_transport.set_protocol(protocol)
+    protocol.connection_made(underlying_transport)
+    return underlying_transport, protocol
+
+
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+async def test_what_never_left_a_lent_pool_is_not_counted(server, how):
+    """Five sessions share a pool of two: requests are those that the server saw."""
+    server.latency = 0.3
+    lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2))
+    sessions = [
+        LeadStatusSession(KEY, base_url=server.url, http_session=lent, rate_limit=None, chunk_size=1)
+        for _ in range(5)
+    ]
+    deadline = 0.5 if how == "late" else None
+    calls = [
+        asyncio.create_task(one.campaign("a", "c").get_many(leads(4), deadline=deadline)) for one in sessions
+    ]
+    await asyncio.sleep(0.5)
+    for call in calls:
+        call.cancel()
+    await asyncio.wait(calls)
+    assert sum(session.stats.requests for session in sessions) == server.count
+    for session in sessions:
+        await session.aclose()
+    await lent.close()

@@ -20,6 +20,7 @@ from yarl import URL
 
 from leadstatus_async._engine.transport.bodies import ASKED_FOR, UndecodableError, read
 from leadstatus_async._engine.transport.connections import (
+    Resting,
     UnaskedError,
     Way,
     drop,
@@ -37,6 +38,7 @@ from leadstatus_async._engine.transport.timeouts import Timeouts
 from leadstatus_async._steps.decipher import Failure, Sort
 from leadstatus_async.errors import (
     APIConnectionError,
+    LeadStatusError,
     ResponseDecodeError,
     ResponseError,
     ResponseTooLargeError,
@@ -46,7 +48,7 @@ from leadstatus_async.errors import (
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiohttp.client_proto import ResponseHandler
 
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
 _PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
+_STALE = 0.01  # seconds after which a token that is not used yet is taken anew
+_SURELY_ALIVE = 10.0  # seconds: aiohttp keeps idle connections for 15
 _TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
 
 
@@ -81,7 +85,11 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class Transport:
-    """Sends request targets to one base URL with one key."""
+    """Sends request targets to one base URL with one key.
+
+    Attributes:
+        renew: takes a token anew for a request whose connection was long in coming.
+    """
 
     def __init__(
         self,
@@ -104,6 +112,8 @@ class Transport:
         self._max_bytes = max_response_bytes
         self._borrowed = http_session is not None
         self._session = http_session
+        self.renew: Callable[[], Awaitable[None]] | None = None
+        self._resting: Resting = {}
         self._hidden_of_cut = 0
         self._under_way = 0  # requests that wait neither for a connection nor for a file descriptor
         self._without_file: deque[asyncio.Future[None]] = deque()
@@ -161,7 +171,8 @@ class Transport:
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
-        way, task, expired = Way(), cast("asyncio.Task[object]", asyncio.current_task()), False
+        task, expired = cast("asyncio.Task[object]", asyncio.current_task()), False
+        way = Way(task.get_loop().time())
         self._timeouts.begin(task)
         self._under_way += 1
         try:
@@ -173,13 +184,17 @@ class Transport:
                 expired = self._timeouts.end(task)
                 if expired:  # told by an error even if somebody cuts it in this turn: the server is slow
                     task.uncancel()
+        except LeadStatusError as ours:  # of `renew`; its frames are aiohttp's
+            ours.__context__ = None
+            return Failure(ours.with_traceback(None), Sort.FINAL)
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return self._failed(caught, way)
         except BaseException as caught:  # noqa: BLE001 - raised again below
             if expired and isinstance(caught, asyncio.CancelledError):
                 return self._failed(TimeoutError(), way)
             ended = caught
-            self._hidden_of_cut = way.hidden
+            # What was cut off while it waited for a lent pool was not sent even once.
+            self._hidden_of_cut = way.sends - 1 if self._borrowed else way.hidden
         # The frames that it has passed, aiohttp's, hold the key: it starts anew, from here.
         ended.__cause__ = ended.__context__ = None
         try:
@@ -199,7 +214,7 @@ class Transport:
         return msgspec.structs.replace(failure, hidden=way.hidden) if way.hidden else failure
 
     def hidden_of_cut(self) -> int:
-        """Return how often aiohttp sent again by itself what was cut off last, once."""
+        """Return how often aiohttp sent again by itself what was cut off last, once; -1 if never sent."""
         hidden, self._hidden_of_cut = self._hidden_of_cut, 0
         return hidden
 
@@ -216,7 +231,7 @@ class Transport:
 
     def _own_session(self) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
-            connector=own_connector(self._ssl),
+            connector=own_connector(self._ssl, self._resting),
             cookie_jar=aiohttp.DummyCookieJar(),  # a13
         )
         # aiohttp has no public switch for its second attempt (aiohttp#10790); without this, it is counted.
@@ -232,9 +247,11 @@ class Transport:
         )
         options = self._options()
         if self._borrowed:
-            look_first = looks_first(
-                way, partial(self._timeouts.rest, task), partial(self._timeouts.begin, task)
-            )
+            await asyncio.sleep(
+                0
+            )  # whoever waits for the pool has its turn: aiohttp sees to the first that asks
+        if self._borrowed or not self._has_connection(way.began):
+            look_first = looks_first(way, partial(self._waits, task), partial(self._leaves, task, way))
             # A request's own middlewares replace the session's, which its owner wants to run as well.
             options["middlewares"] = (*session._middlewares, look_first)  # noqa: SLF001
         sending.set(way)
@@ -252,6 +269,26 @@ class Transport:
                 await self._file(task)  # the process can open no more, but others have theirs
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
         return Failure(APIConnectionError(message), Sort.PASSING)
+
+    def _has_connection(self, now: float) -> bool:
+        """Whether an own connection is surely there, so that nothing has to be waited for."""
+        return any(now - since < _SURELY_ALIVE for since in self._resting.values())
+
+    def _waits(self, task: asyncio.Task[object], request: aiohttp.ClientRequest) -> None:
+        """Stop the clock of an attempt that has to wait for a lent pool; connecting is part of it."""
+        connector = self._session.connector if self._session is not None else None
+        left = getattr(connector, "_available_connections", None)  # aiohttp has no public way to ask
+        if self._borrowed and (left is None or left(request.connection_key) < 1):
+            self._timeouts.rest(task)
+
+    async def _leaves(self, task: asyncio.Task[object], way: Way) -> bool:
+        """Begin an attempt where it is sent; its token is of another window if that took long."""
+        late = self.renew is not None and task.get_loop().time() - way.began > _STALE
+        if self.renew is not None and late:
+            self._timeouts.rest(task)
+            await self.renew()
+        self._timeouts.begin(task)
+        return late
 
     async def _file(self, task: asyncio.Task[object]) -> None:
         """Wait for the end of another request, whose connection can be used; it is no part of the attempt."""

@@ -21,7 +21,7 @@ from aiohttp.client_proto import ResponseHandler
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -35,11 +35,13 @@ class Way:
         reused: that had served another request before; never known on a borrowed session.
         answered: the head of an answer came.
         sends: how often it was sent.
+        began: when it was handed over, in loop time.
     """
 
-    __slots__ = ("answered", "connection", "reused", "sends")
+    __slots__ = ("answered", "began", "connection", "reused", "sends")
 
-    def __init__(self) -> None:
+    def __init__(self, began: float = 0.0) -> None:
+        self.began = began
         self.connection: ResponseHandler | None = None
         self.reused = self.answered = False
         self.sends = 0
@@ -53,6 +55,10 @@ class Way:
 sending: ContextVar[Way] = ContextVar("sending")
 
 
+Resting = dict["Connection", float]
+"""The connections that are idle, and since when."""
+
+
 class UnaskedError(Exception):
     """A connection has received something before a request was sent on it."""
 
@@ -64,10 +70,11 @@ class Connection(ResponseHandler):
     request is on its way cannot be told from its answer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, resting: Resting) -> None:
         super().__init__(loop)
         self._idle = True  # nothing is asked, or all that was is answered
-        self._served = False
+        self._served = self.heard = False
+        self._resting = resting
 
     def set_response_params(self, **params: Any) -> None:
         """Take note that a request is about to be sent (aiohttp calls this before each)."""
@@ -80,7 +87,8 @@ class Connection(ResponseHandler):
         way.sends += 1
         if not self._served and _is_plain(self) and _readable(self):
             drop(self)  # a server that speaks first; with TLS a new connection has bytes of its own to read
-        self._served, self._idle = True, False
+        self._served, self._idle, self.heard = True, False, False
+        self._resting.pop(self, None)
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
@@ -88,7 +96,13 @@ class Connection(ResponseHandler):
         if self._idle and data:  # none: what was held back is decompressed
             drop(self)
         else:
+            self.heard = True
             super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note that it is gone."""
+        self._resting.pop(self, None)
+        super().connection_lost(exc)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take the head of an answer, whose end makes the connection idle."""
@@ -108,6 +122,7 @@ class Connection(ResponseHandler):
 
     def _answered(self) -> None:
         self._idle = True
+        self._resting[self] = self._loop.time()
 
     def _begun(self) -> bool:
         """Whether the beginning of another head came with the answer."""
@@ -117,13 +132,13 @@ class Connection(ResponseHandler):
             return True
 
 
-def own_connector(ssl: ssl_module.SSLContext | None) -> aiohttp.TCPConnector:
-    """Return a connector that makes each connection a `Connection`."""
+def own_connector(ssl: ssl_module.SSLContext | None, resting: Resting) -> aiohttp.TCPConnector:
+    """Return a connector that makes each connection a `Connection`, and lists in `resting` which are idle."""
     # No pool limit: permits bound what is in flight, and waiting for a pool would eat the timeout (a7).
     connector = aiohttp.TCPConnector(limit=0, ssl=ssl or True)
     if hasattr(connector, "_factory"):
         # aiohttp has no public way to give connections a class.
-        make: partial[Any] = partial(Connection, loop=asyncio.get_running_loop())
+        make: partial[Any] = partial(Connection, loop=asyncio.get_running_loop(), resting=resting)
         connector._factory = make  # noqa: SLF001
         return connector
     # An aiohttp that no longer has it: rather than trust an idle connection, use none twice.
@@ -131,14 +146,14 @@ def own_connector(ssl: ssl_module.SSLContext | None) -> aiohttp.TCPConnector:
 
 
 def looks_first(
-    way: Way, waits: Callable[[], None], leaves: Callable[[], None]
+    way: Way, waits: Callable[[aiohttp.ClientRequest], None], leaves: Callable[[], Awaitable[bool]]
 ) -> aiohttp.ClientMiddlewareType:
     """Return a middleware that lets a request out only on a connection that has received nothing unasked.
 
     Args:
         way: what it notes down in.
         waits: is called when the request begins to wait for a connection.
-        leaves: is called when it is sent.
+        leaves: is awaited before it is sent; returns whether it had to wait.
     """
 
     async def look_first(
@@ -152,15 +167,25 @@ def looks_first(
             used = protocol._payload is not None  # noqa: SLF001
             if protocol.should_close or ((used or _is_plain(protocol)) and _readable(protocol)):
                 raise UnaskedError
-            way.sends += 1
-            leaves()
+            if await leaves() and (protocol.should_close or _heard(protocol)):
+                raise UnaskedError
+            if not isinstance(protocol, Connection):  # which counts for itself
+                way.sends += 1
             return await send(conn)
 
         request.send = looked  # type: ignore[method-assign] # of this one request
-        waits()
+        waits(request)
         return await handler(request)
 
     return look_first
+
+
+def _heard(protocol: ResponseHandler) -> bool:
+    """Whether something came while a request that is not sent yet had the connection."""
+    if isinstance(protocol, Connection) and protocol.heard:
+        drop(protocol)
+        return True
+    return bool(protocol._buffer) or _readable(protocol)  # noqa: SLF001 - answers nobody has read
 
 
 def drop(connection: ResponseHandler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import math
 import pickle
@@ -11,7 +12,7 @@ from fractions import Fraction
 import msgspec
 import pytest
 
-from leadstatus_async._checks import require_number, require_whole
+from leadstatus_async._checks import require_number, require_whole, returned_by
 from leadstatus_async.errors import ConfigurationError
 from leadstatus_async.policy import RateLimit, RetryPolicy
 
@@ -217,3 +218,16 @@ def test_bad_retry_policy(options, named):
     with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(**options)
     assert named in str(caught.value)
+
+
+def test_an_awaitable_that_is_returned_is_refused():
+    """A coroutine is closed, so that nobody is warned; others have nothing to close."""
+
+    class Awaitable:
+        def __await__(self):
+            yield
+
+    for awaitable in (Awaitable(), asyncio.sleep(0)):
+        with pytest.raises(ConfigurationError, match="x must be a plain function"):
+            returned_by("x", awaitable)
+    assert returned_by("x", 5) == 5

@@ -371,3 +371,23 @@ async def test_what_never_left_a_lent_pool_is_not_counted(server, how):
     for session in sessions:
         await session.aclose()
     await lent.close()
+
+
+async def test_a_bulk_leaves_others_their_turn_at_a_lent_pool():
+    """The owner's own request, and another session's get, do not wait for its end."""
+    async with FakeLeadStatusServer(latency=0.02) as server:
+        lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2))
+        options = {"base_url": server.url, "http_session": lent, "rate_limit": None, "chunk_size": 1}
+        async with (
+            lent,
+            LeadStatusSession(KEY, **options) as session,
+            LeadStatusSession(KEY, **options) as other,
+        ):
+            job = asyncio.create_task(session.campaign("a", "c").get_many(leads(300)))
+            await server.wait_for_requests(10)
+            assert (await other.campaign("a", "c").get("x")).ok
+            async with lent.get(f"{server.url}/elsewhere") as response:
+                await response.read()
+            assert server.count < 100
+            assert not job.done()
+            await job

@@ -12,6 +12,7 @@ from leadstatus_async import (
     APITimeoutError,
     BatchError,
     DeadlineExceededError,
+    LimiterError,
     RateLimit,
     RateLimitError,
     RetryPolicy,
@@ -438,3 +439,26 @@ def blocked_by_others(seed, limit, kind):
 
     run(main)
     return [sent.at for sent in wire.sent]
+
+
+def test_a_limiter_that_cannot_tell_leaves_the_deadline_its_word():
+    """What never asked leads would need is then not known; the deadline is told all the same."""
+
+    class Silent(TokenBucketLimiter):
+        asked = 0
+
+        def wait_time(self, ahead=0):
+            self.asked += 1
+            if self.asked > 1:
+                raise LimiterError("gone")
+            return 0.0
+
+    async def main():
+        options = {"rate_limit": Silent(RateLimit(2)), "chunk_size": 1}
+        async with virtual_session(Wire(lambda sent: "ok"), **options) as session:
+            with pytest.raises(DeadlineExceededError) as caught:
+                await session.campaign("a", "c").get_many(leads(40), deadline=3)
+            assert caught.value.needed is None
+            assert str(caught.value).endswith("leads unanswered: deadline of 3 s passed")
+
+    run(main)

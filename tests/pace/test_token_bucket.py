@@ -816,3 +816,34 @@ def test_a_small_burst_costs_nothing_of_the_rate(rate, burst):
 
     # One alone is as strict as its server may be: two milliseconds' jitter must not bring two too close.
     assert run(main) <= 3.0 * (1.03 if burst > 1 else 1.02 + min(0.5, 0.002 * rate))
+
+
+def test_a_pause_that_comes_before_a_late_token_is_used_holds_it_up():
+    """The loop stood still, and a 429 came: the token is given back, and the first in the queue waits."""
+
+    class Slept(TokenBucketLimiter):
+        slept = False
+
+        def _grant(self, now):
+            super()._grant(now)
+            if self._waiters and not self.slept:
+                self.slept = True
+                asyncio.get_running_loop().call_soon(self.sleep)  # before whoever waits wakes up
+
+        def sleep(self):
+            asyncio.get_running_loop().now += 3.0
+            self.pause(5.0, "HTTP 429")
+
+    async def main():
+        limiter, loop, order = Slept(RateLimit(1)), asyncio.get_running_loop(), []
+        await limiter.acquire()
+        began = loop.time()
+
+        async def take(name):
+            await limiter.acquire()
+            order.append((name, round(loop.time() - began)))
+
+        await asyncio.gather(take("first"), take("second"))
+        assert order == [("first", 9), ("second", 10)]
+
+    run(main)

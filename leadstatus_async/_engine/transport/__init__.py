@@ -247,9 +247,8 @@ class Transport:
         )
         options = self._options()
         if self._borrowed:
-            await asyncio.sleep(
-                0
-            )  # whoever waits for the pool has its turn: aiohttp sees to the first that asks
+            # Who waits for the pool has its turn: aiohttp gives a connection to whoever asks first.
+            await asyncio.sleep(0)
         if self._borrowed or not self._has_connection(way.began):
             look_first = looks_first(way, partial(self._waits, task), partial(self._leaves, task, way))
             # A request's own middlewares replace the session's, which its owner wants to run as well.

@@ -351,6 +351,34 @@ async def test_a_refused_key_is_4_and_an_unreachable_host_5(server, leadstatus):
     assert "cannot connect" in err
 
 
+async def test_a_refusal_in_mid_job_has_a_row_for_each_lead(server, leadstatus):
+    """Those that were not even read are told the same."""
+    server.fault("401", times=None)
+    options = ["--format", "csv", "--chunk-size", "10"]
+    code, out, _ = await leadstatus(*WHERE, *options, *(f"lead{number}" for number in range(95)))
+    assert code == 4
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["lead_id"] for row in rows] == [f"lead{number}" for number in range(95)]
+    assert all(row["error"].startswith("AuthenticationError: ") for row in rows)
+
+
+@pytest.mark.parametrize("where", ["leadstatus_async.cli.source.lead_ids", "asyncio.run"])
+def test_an_interrupt_before_anything_was_asked(monkeypatch, capsys, where):
+    """Exit 130, and a word; standard output may be anything that can be written to."""
+    from leadstatus_async.cli import app
+
+    def interrupt(*_arguments, **_options):
+        for coroutine in _arguments:
+            getattr(coroutine, "close", lambda: None)()
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("SONARLY_API_KEY", KEY)
+    monkeypatch.setattr(where, interrupt)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert app.run([*WHERE, "a"]) == 130
+    assert capsys.readouterr().err == "leadstatus: interrupted; nothing was written\n"
+
+
 async def test_help_lists_the_exit_codes(leadstatus):
     """And the options."""
     code, out, _ = await leadstatus("check", "--help")

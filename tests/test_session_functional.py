@@ -267,12 +267,16 @@ def test_a_second_event_loop_is_told_what_to_do():
             await session.campaign("a", "c").get_many([])
             return server
 
+    async def plan(session):
+        return session.campaign("a", "c").plan(["x"])
+
     session = LeadStatusSession(KEY, base_url=LOCAL)
     asyncio.run(use(session))
     for call in (
         lambda: session.campaign("a", "c").get_many([]),
         lambda: session.campaign("a", "c").get("x"),
         lambda: session.campaign("a", "c").stream(["x"]).__anext__(),
+        lambda: plan(session),
         session.__aenter__,
     ):
 

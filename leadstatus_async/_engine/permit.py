@@ -441,10 +441,10 @@ class Dispatcher:
     def _hand_back(self, job: Job, request: Request) -> None:
         """Give back a token that was handed over, and put its request first in the queue again."""
         self._limiter.refund()
-        self._running.pop(request, None)
-        if job.backlog.returned(request):
-            job.backlog.again(request, first=True)
-            self.offer(job, first=True)
+        del self._running[request]
+        job.backlog.returned(request)
+        job.backlog.again(request, first=True)
+        self.offer(job, first=True)
 
     async def _gather(self) -> None:
         """Let what gathers have the rest of this turn of the loop."""

@@ -631,3 +631,18 @@ async def test_a_table_is_no_list_of_ids(campaign, server):
             called = call(DataFrame())
             await called
     assert server.count == 0
+
+
+class Unspeakable:
+    """What raises when it is to be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+async def test_what_cannot_be_shown_is_refused_like_any_other(campaign):
+    """By its class."""
+    with pytest.raises(InvalidLeadIdError, match="<Unspeakable> is Unspeakable, not str"):
+        await campaign.get_many(["a", Unspeakable()])
+    result = await campaign.get_many(["a", Unspeakable()], on_error="collect")
+    assert [outcome.lead_id for outcome in result] == ["a", "<Unspeakable>"]

@@ -17,6 +17,7 @@ from leadstatus_async import (
     RetryPolicy,
     ServerError,
 )
+from leadstatus_async._engine.transport.bodies import Inflater
 from tests.parrot import Parrot
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -99,6 +100,7 @@ BAD = {
     "gzip with a flaw": ("gzip", lambda body: gzip.compress(body)[:30] + b"\xff" * 60, "gzip"),
     "gzip without its sum": ("gzip", lambda body: gzip.compress(body)[:-8] + b"\0" * 8, "not gzip"),
     "deflate that breaks off": ("deflate", lambda body: zlib.compress(body)[:-6], "breaks off"),
+    "too many members": ("gzip", lambda _: gzip.compress(b"") * 200, "more than 100 gzip streams"),
     "no deflate": ("deflate", lambda _: b"\x07" * 50, "deflate"),
     "brotli": ("br", lambda _: b"\x0b\x02\x80hello\x03", "br, which was not asked for"),
     "zstd": ("zstd", lambda _: b"(\xb5/\xfd\x04", "zstd, which was not asked for"),
@@ -152,3 +154,25 @@ async def test_a_large_answer_comes_in_pieces():
         raise AssertionError(error.result.failures[0]) from None
     assert len(result.statuses) == 5_000
     assert len(parrot.requests) == 1
+
+
+async def test_what_brings_nothing_is_not_read_without_end():
+    """Junk behind a stream, of more than the cap."""
+    result, _ = await ask(
+        lambda ids: said("gzip", gzip.compress(rows(ids)) + b"\0" * 400_000), max_response_bytes=100_000
+    )
+    assert {type(failure.error) for failure in result.failures} == {ResponseTooLargeError}
+
+
+def test_output_that_zlib_holds_back_is_waited_for():
+    """A stream of deflate that ends just behind a piece of it."""
+    for size in range(65_530, 65_545):
+        packed = zlib.compressobj(9, zlib.DEFLATED, -15)
+        data = packed.compress(b" " * size) + packed.flush()
+        for step in (1, 7, len(data)):
+            inflater = Inflater("deflate")
+            got = b"".join(
+                piece for at in range(0, len(data), step) for piece in inflater.pieces(data[at : at + step])
+            )
+            inflater.end()
+            assert got == b" " * size

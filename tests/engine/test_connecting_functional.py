@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import traceback
 
 import aiohttp
 import pytest
@@ -17,8 +18,11 @@ from leadstatus_async import (
     LeadStatusError,
     LeadStatusSession,
     RateLimit,
+    RateLimitError,
     RetryPolicy,
 )
+from leadstatus_async._engine.transport import failures
+from leadstatus_async._engine.transport.connections import Way
 from leadstatus_async.testing import FakeLeadStatusServer
 from tests.conftest import KEY, leads
 
@@ -391,3 +395,91 @@ async def test_a_bulk_leaves_others_their_turn_at_a_lent_pool():
             assert server.count < 100
             assert not job.done()
             await job
+
+
+@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "lent"])
+async def test_what_is_said_unasked_while_a_token_is_waited_for_is_no_answer(monkeypatch, borrowed):
+    """A connection that took long has its request sent when there is a token; what comes before ends it."""
+    said, loop = [], asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def getaddrinfo(*args, **options):
+        await asyncio.sleep(0.05)
+        return await look_up("127.0.0.1", *args[1:], **options)
+
+    async def serve(reader, writer):
+        if not said:  # the first connection says something before it is asked
+            said.append(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            loop.call_later(0.2, writer.write, said[0])
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                writer.write(answer_to(await reader.readuntil(b"\r\n\r\n")))
+        writer.close()
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    raw = await asyncio.start_server(serve, "127.0.0.1", 0)
+    lent = aiohttp.ClientSession() if borrowed else None
+    url = f"http://slow.example:{raw.sockets[0].getsockname()[1]}"
+    options = {"allow_insecure": True, "http_session": lent, "rate_limit": RateLimit(1), "chunk_size": 1}
+    async with raw, LeadStatusSession(KEY, base_url=url, **options) as session:
+        assert len((await session.campaign("a", "c").get_many(leads(2))).statuses) == 2
+        assert session.stats.requests == 2
+    if lent is not None:
+        await lent.close()
+
+
+async def test_a_pause_that_came_meanwhile_is_too_long_for_a_request_that_waited(server, monkeypatch):
+    """Its connection was long in coming: the token is taken anew, and there is none."""
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def getaddrinfo(*args, **options):
+        session.limiter.pause(500.0, "HTTP 429")
+        await asyncio.sleep(0.05)
+        return await look_up("127.0.0.1", *args[1:], **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+    url = server.url.replace("127.0.0.1", "slow.example")
+    async with LeadStatusSession(KEY, base_url=url, allow_insecure=True) as session:
+        with pytest.raises(RateLimitError, match="paused for another") as caught:
+            await session.campaign("a", "c").get("x")
+    assert server.count == 0
+    assert caught.value.retry_after > 400
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_lent_session_that_cannot_connect_in_time():
+    """How long it may take is said, and for how long a pool is waited for."""
+    lent = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+    options = {"http_session": lent, "timeout": 0.1, "retry": RetryPolicy(max_attempts=1)}
+    async with lent, LeadStatusSession(KEY, base_url="http://127.0.0.1:9", **options) as session:
+        lent._connector._create_connection = never
+        with pytest.raises(APITimeoutError, match="no connection to http://127"):
+            await session.campaign("a", "c").get("x")
+        where = {"origin": "http://a", "goes_to": "http://a", "borrowed": True}
+        told = failures.failure_of(aiohttp.ConnectionTimeoutError(), Way(), seconds=3.0, **where)
+        assert str(told.error) == "no connection to http://a within 3 s, or of the lent pool within 60 s"
+
+
+async def never(*_, **__):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("said", [b"", b"no HTTP at all\r\n\r\n"], ids=["nothing", "garbage"])
+async def test_a_proxy_that_does_not_speak_is_named(said):
+    """It is neither the API that closed the connection, nor a stale one."""
+    async with listening(lambda _: said) as (port, _), through(port, "https") as session:
+        error = await trouble(session, chunks=1)
+    assert str(error).startswith(f"the proxy http://127.0.0.1:{port} gave no answer to CONNECT")
+
+
+async def test_without_files_a_proxy_is_not_dead(monkeypatch):
+    """Of our own lack the call may recover."""
+
+    async def start_connection(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(aiohttp.connector.aiohappyeyeballs, "start_connection", start_connection)
+    async with through(9, "http") as session:
+        await trouble(session, chunks=1)
+        assert session.stats.requests == 3

@@ -262,6 +262,7 @@ class Transport:
                     return await self._received(response, way)
             except UnaskedError:
                 tries -= 1
+                way.sends -= not self._borrowed  # ours counts before it looks
             except aiohttp.ClientConnectorError as refused:
                 if refused.os_error.errno not in NO_FILES_LEFT or self._under_way == 1:
                     raise

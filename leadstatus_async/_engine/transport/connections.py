@@ -128,7 +128,7 @@ class Connection(ResponseHandler):
         """Whether the beginning of another head came with the answer."""
         try:
             return self._parser is not None and self._parser.feed_eof() is not None
-        except Exception:  # noqa: BLE001 - whatever it is, it is no head
+        except Exception:  # noqa: BLE001  # pragma: no cover - whatever it is, it is no head
             return True
 
 

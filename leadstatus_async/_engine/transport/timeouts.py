@@ -23,8 +23,9 @@ class Timeouts:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, task: asyncio.Task[object]) -> None:
-        """Note that a task begins an attempt, or begins it anew."""
-        self._due.pop(task, None)
+        """Note that a task begins an attempt, or goes on with it after a rest."""
+        if task in self._due:
+            return
         at = self._due[task] = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(at, self._ring)

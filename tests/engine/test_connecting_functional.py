@@ -277,18 +277,29 @@ def most_at_once(times, per=1.0):
     return max(sum(begin <= at < begin + per for at in times) for begin in times)
 
 
-@pytest.mark.parametrize("burst", [None, 5])
-async def test_the_window_bound_holds_though_connecting_takes_long(monkeypatch, burst):
-    """Tokens that waited for a connection are taken anew: not all that has waited leaves at once."""
-    heard, loop = [], asyncio.get_running_loop()
-    look_up = loop.getaddrinfo
+@pytest.mark.parametrize(("burst", "keeps"), [(None, True), (5, True), (None, False)])
+async def test_the_window_bound_holds_though_connecting_takes_long(monkeypatch, burst, keeps):
+    """Tokens that waited for a connection are taken anew, though each request needs one of its own."""
+    heard, loop, delays = [], asyncio.get_running_loop(), [0.0, 0.9] * 20
+    look_up, start = loop.getaddrinfo, aiohttp.connector.aiohappyeyeballs.start_connection
 
     async def getaddrinfo(*args, **options):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5 if keeps else 0)
         return await look_up("127.0.0.1", *args[1:], **options)
 
+    async def start_connection(*args, **options):
+        await asyncio.sleep(0 if keeps else delays.pop())
+        return await start(*args, **options)
+
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
-    async with listening(lambda head: heard.append(loop.time()) or answer_to(head)) as (port, _):
+    monkeypatch.setattr(aiohttp.connector.aiohappyeyeballs, "start_connection", start_connection)
+
+    def answer(head):
+        heard.append(loop.time())
+        said = answer_to(head)
+        return said if keeps else said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+    async with listening(answer) as (port, _):
         session = LeadStatusSession(
             KEY, base_url=f"http://slow.example:{port}", allow_insecure=True, chunk_size=1,
             rate_limit=RateLimit(10, burst=burst),

@@ -73,7 +73,7 @@ class Connection(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, resting: Resting) -> None:
         super().__init__(loop)
         self._idle = True  # nothing is asked, or all that was is answered
-        self._served = self.heard = False
+        self._served = self.heard = self._stays = False
         self._resting = resting
 
     def set_response_params(self, **params: Any) -> None:
@@ -112,6 +112,7 @@ class Connection(ResponseHandler):
         super().feed_data(data, size)
         message, payload = data
         if message.code >= 200:
+            self._stays = not message.should_close
             payload.on_eof(self._answered)
 
     def is_connected(self) -> bool:
@@ -122,7 +123,8 @@ class Connection(ResponseHandler):
 
     def _answered(self) -> None:
         self._idle = True
-        self._resting[self] = self._loop.time()
+        if self._stays:
+            self._resting[self] = self._loop.time()
 
     def _begun(self) -> bool:
         """Whether the beginning of another head came with the answer."""

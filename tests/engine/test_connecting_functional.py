@@ -280,7 +280,7 @@ def most_at_once(times, per=1.0):
 @pytest.mark.parametrize(("burst", "keeps"), [(None, True), (5, True), (None, False)])
 async def test_the_window_bound_holds_though_connecting_takes_long(monkeypatch, burst, keeps):
     """Tokens that waited for a connection are taken anew, though each request needs one of its own."""
-    heard, loop, delays = [], asyncio.get_running_loop(), [0.0, 0.9] * 20
+    heard, loop, delays = [], asyncio.get_running_loop(), [0.0] * 30 + [1.0] * 8
     look_up, start = loop.getaddrinfo, aiohttp.connector.aiohappyeyeballs.start_connection
 
     async def getaddrinfo(*args, **options):

@@ -48,9 +48,9 @@ class Counted(TokenBucketLimiter):
         self.granted += 1
         super()._grant(now)
 
-    def refund(self):
+    def _give_back(self):
         self.granted -= 1
-        super().refund()
+        super()._give_back()
 
 
 class Moody:

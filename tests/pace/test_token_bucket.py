@@ -38,10 +38,10 @@ class Grants(TokenBucketLimiter):
         super().pause(seconds, reason)
         self.closed_until = max(self.closed_until, asyncio.get_running_loop().time() + seconds)
 
-    def refund(self):
+    def _give_back(self):
         """Strike out the newest."""
         self.times.pop()
-        super().refund()
+        super()._give_back()
 
 
 def assert_bound(times, limit):

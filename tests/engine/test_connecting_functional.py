@@ -408,8 +408,16 @@ async def test_a_bulk_leaves_others_their_turn_at_a_lent_pool():
             await job
 
 
-@pytest.mark.parametrize("borrowed", [False, True], ids=["own", "lent"])
-async def test_what_is_said_unasked_while_a_token_is_waited_for_is_no_answer(monkeypatch, borrowed):
+@pytest.mark.parametrize(
+    ("borrowed", "unasked"),
+    [
+        (False, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+        (True, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
+        (False, b"HTTP/1.1 2"),
+    ],
+    ids=["own", "lent", "own, a fragment"],
+)
+async def test_what_is_said_unasked_while_a_token_is_waited_for_is_no_answer(monkeypatch, borrowed, unasked):
     """A connection that took long has its request sent when there is a token; what comes before ends it."""
     said, loop = [], asyncio.get_running_loop()
     look_up = loop.getaddrinfo
@@ -420,8 +428,8 @@ async def test_what_is_said_unasked_while_a_token_is_waited_for_is_no_answer(mon
 
     async def serve(reader, writer):
         if not said:  # the first connection says something before it is asked
-            said.append(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-            loop.call_later(0.2, writer.write, said[0])
+            said.append(unasked)
+            loop.call_later(0.2, writer.write, unasked)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 writer.write(answer_to(await reader.readuntil(b"\r\n\r\n")))

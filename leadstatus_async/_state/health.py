@@ -31,7 +31,7 @@ from leadstatus_async._state.outage import Outage, counts
 from leadstatus_async._state.throttle import RetryBudget, ThrottleRun
 from leadstatus_async._steps.decide import Again, Fail, Split, Stop, Throttled, decide, stated_pause
 from leadstatus_async._steps.decipher import Failure, Sort
-from leadstatus_async.errors import LeadStatusError, SessionClosedError
+from leadstatus_async.errors import LeadStatusError, LimiterError, RateLimitError, SessionClosedError
 from leadstatus_async.events import OutageEnded, OutageStarted
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE = 86_400.0  # seconds: a server that says more than a day is asked again, all the same
 WEB_REQUEST = 4.5  # seconds for which an outage holds a get that waits: less than the five it is promised
+
+
+_OURS = (SessionClosedError, LimiterError, RateLimitError)  # the last, if it is no answer: a pause of ours
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -201,7 +204,7 @@ class Health:
             if self._throttle.hopeless(over, self._policy.max_outage):
                 self._throttle.give_up(now)
                 return self._ruling(Fail() if wanted else None, pause, failure.error)
-        elif isinstance(failure.error, SessionClosedError):  # ours; it tells nothing of the server
+        elif isinstance(failure.error, _OURS):  # it tells nothing of the server
             self._outage.untold(now, request)
         elif stale:
             self._outage.again(now, request)

@@ -249,13 +249,14 @@ def _refusal(
         if hint is not None and hint.remaining == 0 and hint.reset:
             pause = hint.reset  # as GitHub states it: nothing is left until then
     spoken = isinstance(envelope.get("error"), dict)
-    page = asked.served and not (spoken and envelope.get("success") is False) and _may_pass(status, asked)
+    ours = spoken and envelope.get("success") is False
+    page = asked.served and not ours and _may_pass(status, asked)
     advice, fatal = _ADVICE.get(status, ""), stops_the_call(status)
     if status in REDIRECTS:
         advice = _REDIRECTED
     elif status == 407:
         advice = advice.format(asked.proxy or "a proxy on the way")
-    elif fatal and not (spoken and envelope.get("success") is False):
+    elif fatal and not ours:
         # What a proxy says of keys, permissions and IDs, it says of its own.
         advice, fatal = _NOT_THE_API.format(asked.proxy or _ANY_PROXY), not page
     elif status == 404 and "/v1/v1/" in asked.target:

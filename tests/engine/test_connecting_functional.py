@@ -462,6 +462,7 @@ async def test_a_pause_that_came_meanwhile_is_too_long_for_a_request_that_waited
     async with LeadStatusSession(KEY, base_url=url, allow_insecure=True) as session:
         with pytest.raises(RateLimitError, match="paused for another") as caught:
             await session.campaign("a", "c").get("x")
+        assert session.stats.requests == 0
     assert server.count == 0
     assert caught.value.retry_after > 400
     assert KEY not in "".join(traceback.format_exception(caught.value))

@@ -186,7 +186,7 @@ class Transport:
                     task.uncancel()
         except LeadStatusError as ours:  # of `renew`; its frames are aiohttp's
             ours.__context__ = None
-            return Failure(ours.with_traceback(None), Sort.FINAL)
+            return Failure(ours.with_traceback(None), Sort.FINAL, hidden=-1)  # it was not sent
         except Exception as caught:  # noqa: BLE001 - hooks of a lent session may raise anything, with the key in its frames
             return self._failed(caught, way)
         except BaseException as caught:  # noqa: BLE001 - raised again below

@@ -66,6 +66,10 @@ class Limiter(Protocol):
         ...
 
 
+STALE = 0.01
+"""Seconds after which a token that is not used yet is taken anew: what leaves then is of another window."""
+
+
 class Answer(Protocol):
     """What of an answer a limiter may see; headers may echo the key, so that no frame holds them bare."""
 

@@ -36,6 +36,7 @@ from leadstatus_async.errors import (
     RateLimitError,
     own_copy,
 )
+from leadstatus_async.limiter import STALE
 
 if TYPE_CHECKING:
     import contextvars
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     Worker = asyncio.Task[None]
 
 
-_STALE = 0.01  # seconds after which a token that is not used yet is taken anew
 _FAREWELL = 1.0  # seconds: a lent limiter, or a hook of a lent session, may take its time when it is cut
 
 
@@ -436,7 +436,7 @@ class Dispatcher:
 
     def _stale(self) -> bool:
         """Whether the loop has stood still since the token came: what leaves now is of another window."""
-        return self._loop.time() - self._granted_at > _STALE
+        return self._loop.time() - self._granted_at > STALE
 
     def _hand_back(self, job: Job, request: Request) -> None:
         """Give back a token that was handed over, and put its request first in the queue again."""

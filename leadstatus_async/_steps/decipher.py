@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
-from leadstatus_async._steps.headers import rate_hint, retry_after
+from leadstatus_async._steps.headers import DECODED, content_encoding, rate_hint, retry_after
 from leadstatus_async._steps.redact import MESSAGE, NAME, Redactor
 from leadstatus_async._steps.rows import (
     MALFORMED,
@@ -50,7 +50,6 @@ _USUAL = 256 * 2**10  # bytes: larger ones are decoded without making anything o
 _UNABLE = frozenset({501, 505})  # 5xx that will be the same again; proxies have many more that may pass
 _PAUSING = {429, 503}  # statuses whose `Retry-After` is about the rate
 _TOO_LARGE = frozenset({413, 414, 431})
-_DECODED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})  # content encodings
 _ADVICE = {
     401: "The API key was refused: check that it is whole, live and not revoked",
     403: "The key needs the permission campaigns:read and access to this account group",
@@ -209,8 +208,8 @@ def _salvage(body: bytes | bytearray, wrong: str, redactor: Redactor, *, served:
 
 def _strange_encoding(headers: Mapping[str, str], redactor: Redactor) -> str:
     """Name the encoding of a body that came in one that was not asked for, and so is still in it."""
-    encoding = headers.get("Content-Encoding", "").strip().lower()
-    if encoding in _DECODED:
+    encoding = content_encoding(headers)
+    if encoding in ("", *DECODED):
         return ""
     return f"its Content-Encoding is {redactor.line(encoding, NAME)}, which was not asked for"
 

@@ -18,6 +18,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+DECODED = ("gzip", "deflate")  # content encodings that are asked for, and known
 _DAY = 86_400.0
 _AGES = 1e15  # what a number of absurdly many digits becomes: still "very long", and finite
 _EARLIEST = 1e9  # epoch seconds are larger since 2001; as a delay it would be thirty years
@@ -98,6 +99,13 @@ def retry_after(headers: Mapping[str, str], body: Any = None, *, now: float | No
     ]
     said = [max(0.0, seconds) for seconds in stated if seconds is not None]
     return next(filter(None, said), 0.0 if said else None)
+
+
+def content_encoding(headers: Mapping[str, str]) -> str:
+    """Return in what a body is encoded: "gzip", "deflate", another word as it came, or "" for nothing."""
+    encoding = headers.get("Content-Encoding")
+    name = encoding.strip().lower() if encoding else ""
+    return {"x-gzip": "gzip", "identity": ""}.get(name, name)
 
 
 def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> RateHint | None:

@@ -16,6 +16,7 @@ from leadstatus_async.errors import (
     APIConnectionError,
     AuthenticationError,
     BadRequestError,
+    LimiterError,
     RateLimitError,
     ServerError,
     SessionClosedError,
@@ -30,6 +31,8 @@ STALE = Failure(APIConnectionError("stale"), Sort.PASSING, early=True, stale=Tru
 TOLD = Failure(ServerError(503), Sort.PASSING, 7.0)
 THROTTLED = Failure(RateLimitError(429), Sort.THROTTLED)
 CLOSED = Failure(SessionClosedError("closed"), Sort.FATAL)
+BROKEN = Failure(LimiterError("gone"), Sort.FINAL)
+PAUSED = Failure(RateLimitError(429, retry_after=500.0), Sort.FINAL)  # ours, before anything was sent
 
 
 class Story:
@@ -264,7 +267,7 @@ def test_probes():
     assert (story.health.stopped_for(story.now), story.health.alarm) == (0.0, math.inf)
 
 
-@pytest.mark.parametrize("how", ["untold", "429", "closed", "stale"])
+@pytest.mark.parametrize("how", ["untold", "429", "closed", "stale", "broken", "paused"])
 def test_a_lost_probe_frees_the_way(how):
     """Cut off, refused for the rate, closed by us, or on a stale connection: the next one may go."""
     story = Story()
@@ -273,8 +276,10 @@ def test_a_lost_probe_frees_the_way(how):
     if how == "untold":
         assert story.health.untold(story.now, probe) == Ruling()
     else:
-        failure = {"429": THROTTLED, "closed": CLOSED, "stale": STALE}[how]
+        kinds = {"429": THROTTLED, "closed": CLOSED, "stale": STALE, "broken": BROKEN, "paused": PAUSED}
+        failure = kinds[how]
         story.health.failed(story.now, probe, failure, story.sent_at, dice=0.5)
+    assert story.health.stopped, "it was no answer"
     assert story.health.stopped_for(story.now) < math.inf
     story.probe()
 

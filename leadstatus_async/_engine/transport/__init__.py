@@ -45,6 +45,7 @@ from leadstatus_async.errors import (
     SessionClosedError,
     SessionLoopError,
 )
+from leadstatus_async.limiter import STALE
 
 if TYPE_CHECKING:
     import ssl as ssl_module
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 _ERROR_BYTES = 64 * 2**10  # what is kept of an error's body: enough for any envelope
 _PIECE = 2**16  # bytes that aiohttp decompresses ahead of us; up to thrice as many, twice
-_STALE = 0.01  # seconds after which a token that is not used yet is taken anew
 _SURELY_ALIVE = 10.0  # seconds: aiohttp keeps idle connections for 15
 _TRIES = 20  # on a borrowed session, to find a connection that has received nothing unasked
 
@@ -283,7 +283,7 @@ class Transport:
 
     async def _leaves(self, task: asyncio.Task[object], way: Way) -> bool:
         """Begin an attempt where it is sent; its token is of another window if that took long."""
-        late = self.renew is not None and task.get_loop().time() - way.began > _STALE
+        late = self.renew is not None and task.get_loop().time() - way.began > STALE
         if self.renew is not None and late:
             self._timeouts.rest(task)
             await self.renew()

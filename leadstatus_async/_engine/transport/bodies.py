@@ -9,13 +9,14 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from leadstatus_async._steps.headers import DECODED, content_encoding
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import aiohttp
 
-ASKED_FOR = "gzip, deflate"
-_KNOWN = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+ASKED_FOR = ", ".join(DECODED)
 _PIECE = 2**16  # bytes that are decompressed at once
 _MOST_MEMBERS = 100  # gzip streams in one body: each costs as much as kilobytes
 _MOST_BESIDES = 2**16  # bytes by which a compressed body may be larger than what is in it
@@ -124,6 +125,5 @@ def _inflater(headers: Mapping[str, str]) -> Inflater | None:
 
     A body with an encoding that we have not asked for is passed on as it is, to be told of with its words.
     """
-    encoding = headers.get("Content-Encoding")
-    name = _KNOWN.get(encoding.strip().lower()) if encoding else None
-    return None if name is None else Inflater(name)
+    encoding = content_encoding(headers)
+    return Inflater(encoding) if encoding in DECODED else None

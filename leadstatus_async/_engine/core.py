@@ -178,9 +178,8 @@ class Core:
         Raises:
             SessionLoopError: it is another.
         """
-        with contextlib.suppress(RuntimeError):
-            running = asyncio.get_running_loop()
-            if self._loop is not None and self._loop is not running:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # none is running
                 self._check_loop()
 
     def _check_loop(self) -> None:

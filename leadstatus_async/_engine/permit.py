@@ -8,6 +8,9 @@ limiter, and the turn. Waiting work has no task: a worker sends one request afte
 there is something to send, and at most one of them stands at the limiter (one that is being cut off there
 aside), which keeps sessions that share one first come, first served.
 
+A token is for what leaves now: one that the loop has slept on, or whose request had to wait for a
+connection (`renew`, at which moment more than one may stand), is taken anew.
+
 A worker that has its permit lets the next one stand before it sends. When its request is back, `Health` has
 ruled on it, and `_dispose` (for the request itself) and `_carry_out` (for everybody) do what was ruled: they
 are the one place where a ruling becomes deeds. Whatever ends a worker, its request is somebody's again

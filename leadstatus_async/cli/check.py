@@ -12,13 +12,11 @@ import msgspec
 
 from leadstatus_async import (
     BatchResult,
-    BatchStats,
     LeadFailure,
     LeadStatus,
     LeadStatusError,
     LeadStatusSession,
     RateLimit,
-    SessionStats,
 )
 from leadstatus_async.cli.exits import Exit, exit_of
 from leadstatus_async.cli.progress import showing_progress
@@ -79,12 +77,11 @@ async def check(wish: Wish) -> Exit:
                 asking.result()
             given = [one if isinstance(one, LeadFailure) else found.get(one) for one in wish.lead_ids]
             rows = [_placed(row, place) for place, row in enumerate(given) if row is not None]
-            stats = _stats(session.stats, loop.time() - started)
-            result = BatchResult[Any](rows, stats)
+            result = BatchResult[Any](rows)
             if found or not ended:
                 _show(result, wish.form)
                 sys.stdout.flush()
-            told = [story(stats, len(result)), *reasons(result.failures)]
+            told = [story(session.stats, len(result), loop.time() - started), *reasons(result.failures)]
             if ended:
                 how = "terminated" if ended[0] is Exit.TERMINATED else "interrupted"
                 told.append(f"{how}: {len(rows) if found else 0:,} of {counted(len(given), 'row')} written")
@@ -119,17 +116,6 @@ def _placed(row: LeadStatus | LeadFailure, place: int) -> LeadStatus | LeadFailu
         return row
     _, value, reason = error.args[0][0]
     return LeadFailure(row.lead_id, InvalidLeadIdError([(place, value, reason)]))
-
-
-def _stats(total: SessionStats, elapsed: float) -> BatchStats:
-    return BatchStats(
-        requests=total.requests,
-        retries=total.retries,
-        splits=total.splits,
-        rate_limited=total.rate_limited,
-        waited=total.waited,
-        elapsed=elapsed,
-    )
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ async def demo(out: Console, words: Console) -> None:
     with showing_progress(words, LEADS) as show:
         result, paused = await _check(show)
     out.print(summary_table(result, out))
-    words.print(story(result.stats, len(result)))
+    words.print(story(result.stats, len(result), result.stats.elapsed))
     words.print(f"Every lead answered, in the order asked; {paused:.1f} s paused because the server said so.")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from leadstatus_async.models import LeadFailure
-    from leadstatus_async.results import BatchResult, BatchStats
+    from leadstatus_async.results import BatchResult, BatchStats, SessionStats
 
 _COLOURS = {
     WorkflowStatus.COMPLETED: "green",
@@ -100,9 +100,8 @@ def summary_table(result: BatchResult[Any], out: Console) -> Table:
     table.add_column("leads", justify="right")
     table.add_column("")
     counts = result.counts.most_common()
-    most = max([count for _, count in counts], default=1)
     failed = len(result.failures)
-    most = max(most, failed)
+    most = max(1, failed, *(count for _, count in counts))
     room, cell = max(5, min(40, out.width - 30)), _cell(out.encoding)
 
     def bar(count: int, style: str) -> Text:
@@ -117,9 +116,9 @@ def summary_table(result: BatchResult[Any], out: Console) -> Table:
 
 def reasons(failures: Sequence[LeadFailure]) -> list[str]:
     """Say why leads failed: a sentence for each reason, whatever the IDs, the most frequent first."""
-    found = Counter(map(_reason, failures))
-    told = [sentence(f"{count:,} failed, {reason}") for reason, count in found.most_common(_REASONS_SHOWN)]
-    rest = sum(found.values()) - sum(count for _, count in found.most_common(_REASONS_SHOWN))
+    found = Counter(map(_reason, failures)).most_common()
+    told = [sentence(f"{count:,} failed, {reason}") for reason, count in found[:_REASONS_SHOWN]]
+    rest = sum(count for _, count in found[_REASONS_SHOWN:])
     return [*told, f"{rest:,} failed for other reasons"] if rest else told
 
 
@@ -143,11 +142,11 @@ def _cell(encoding: str) -> str:
     return "█"
 
 
-def story(stats: BatchStats, leads: int) -> str:
+def story(stats: BatchStats | SessionStats, leads: int, elapsed: float) -> str:
     """Say in words what a call has cost."""
-    rate = leads / stats.elapsed if stats.elapsed else 0.0
+    rate = leads / elapsed if elapsed else 0.0
     return (
-        f"{counted(leads, 'lead')} in {stats.elapsed:.1f} s ({rate:,.0f} leads/s): "
+        f"{counted(leads, 'lead')} in {elapsed:.1f} s ({rate:,.0f} leads/s): "
         f"{counted(stats.requests, 'request')}, {counted(stats.retries, 'retry', 'retries')}, "
         f"{stats.rate_limited} answered 429, {counted(stats.splits, 'split')}, {stats.waited:.1f} s waited"
     )

@@ -59,16 +59,15 @@ def _lines(name: str, skip_blank: bool, comment: str | None) -> list[str | LeadF
         lines.pop()  # what follows the last newline is no line
     lines = [line.strip() for line in lines]
     return [
-        _refused(number, line) if not line or line.startswith("#") else line
-        for number, line in enumerate(lines, 1)
+        _refused(line) if not line or line.startswith("#") else line
+        for line in lines
         if not (skip_blank and not line) and not (comment and line.startswith(comment))
     ]
 
 
-def _refused(number: int, line: str) -> LeadFailure:
+def _refused(line: str) -> LeadFailure:
     why = "begins with #: give --comment '#' to leave such lines out" if line else "is empty"
-    error = InvalidLeadIdError([(number, line, why)])
-    return LeadFailure(line, error)
+    return LeadFailure(line, InvalidLeadIdError([(0, line, why)]))  # `check` knows its place
 
 
 def _read(name: str) -> str:

@@ -15,7 +15,7 @@ A map, from the top down; each line may import those below it:
     limiter     _pace: token_bucket bucket                  who may go when
     _state      backlog bisection request health rate ...   what was seen and learned, without a clock
     _steps      validate fold chunk decipher decide merge   the way of a lead, in pure functions
-    events errors results models policy                     data
+    events errors results learned models policy             data
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UnexpectedStatusError,
         UpstreamError,
     )
+    from leadstatus_async.learned import RateLimitState, Suggestion
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
     from leadstatus_async.policy import RateLimit, RetryPolicy
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
         BatchStats,
         Plan,
         Progress,
-        RateLimitState,
         SessionStats,
     )
     from leadstatus_async.session import LeadStatusSession
@@ -104,13 +104,14 @@ __all__ = [
     "SessionLoopError",
     "SessionStats",
     "StatusStream",
+    "Suggestion",
     "UnexpectedStatusError",
     "UpstreamError",
     "WorkflowStatus",
     "__version__",
 ]
 
-_PUBLIC = ("errors", "models", "policy", "results", "limiter", "campaign", "session")
+_PUBLIC = ("errors", "models", "policy", "learned", "results", "limiter", "campaign", "session")
 _MODULES = ("_version", *_PUBLIC, "_calls.stream")
 
 logging.getLogger("leadstatus_async").addHandler(logging.NullHandler())

@@ -12,7 +12,7 @@ from leadstatus_async.errors import LimiterError, RateLimitError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from leadstatus_async.results import RateLimitState
+    from leadstatus_async.learned import RateLimitState
 
 __all__ = ["Limiter", "TokenBucketLimiter"]
 

@@ -103,25 +103,6 @@ class SessionStats(msgspec.Struct, frozen=True):
     queued: int = 0
 
 
-class RateLimitState(msgspec.Struct, frozen=True):
-    """A snapshot of a limiter.
-
-    Attributes:
-        rate: requests per second allowed now; None without a bucket.
-        configured_rate: requests per second as configured; None without a bucket.
-        ceiling: the rate at which the server last said 429, or what it admitted then if that was less, in
-            requests per second; None if never, or if the configured rate has passed since.
-        paused_for: seconds until the pause gate reopens; 0.0 when open.
-        reason: why the rate is below the configured one, or why the gate is closed; "" if neither.
-    """
-
-    rate: float | None = None
-    configured_rate: float | None = None
-    ceiling: float | None = None
-    paused_for: float = 0.0
-    reason: str = ""
-
-
 class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
     """One outcome for every position asked, in input order; duplicates are answered at each position.
 

@@ -28,9 +28,10 @@ from leadstatus_async._steps.chunk import Limits, endpoint
 from leadstatus_async._steps.validate import checked_path_id
 from leadstatus_async.campaign import Campaign
 from leadstatus_async.errors import ConfigurationError
+from leadstatus_async.learned import RateLimitState  # noqa: TC001 - so that type hints resolve
 from leadstatus_async.limiter import Limiter, TokenBucketLimiter
 from leadstatus_async.policy import RateLimit, RetryPolicy
-from leadstatus_async.results import RateLimitState, SessionStats
+from leadstatus_async.results import SessionStats
 
 if TYPE_CHECKING:
     import ssl as ssl_module

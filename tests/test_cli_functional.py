@@ -16,6 +16,7 @@ import termios
 
 import pytest
 
+from leadstatus_async import RateLimit, RateLimitState, Suggestion
 from leadstatus_async.cli.exits import Exit, exit_of
 from leadstatus_async.errors import APITimeoutError, AuthenticationError, MissingLeadError
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
@@ -562,3 +563,24 @@ OK = LeadStatus("a", WorkflowStatus.PENDING)
 def test_exit_codes(outcomes, code):
     """Decided from the outcomes alone."""
     assert exit_of(BatchResult(outcomes)) is code
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (RateLimitState(10, 10, suggestion=None), []),
+        (
+            RateLimitState(1, 10, reason="60 per 60 s", suggestion=Suggestion(RateLimit(60, per=60))),
+            ["requests were refused (60 per 60 s); next time say --rate 1"],
+        ),
+        (
+            RateLimitState(10, 10, suggestion=Suggestion(concurrency=4)),
+            ["requests were refused; next time say --concurrency 4"],
+        ),
+    ],
+)
+def test_what_was_learned_is_told_in_options(state, told):
+    """What the server refused for is said as one says it to the command."""
+    from leadstatus_async.cli.render import learned
+
+    assert learned(state) == told

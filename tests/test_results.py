@@ -30,13 +30,13 @@ from leadstatus_async.errors import (
     SessionClosedError,
     UnexpectedStatusError,
 )
+from leadstatus_async.learned import RateLimitState
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 from leadstatus_async.results import (
     BatchResult,
     BatchStats,
     Plan,
     Progress,
-    RateLimitState,
     SessionStats,
 )
 
@@ -155,7 +155,7 @@ def test_figures_are_frozen(figures):
         (Progress, "done total failed requests retries"),
         (Plan, "requests bytes seconds"),
         (SessionStats, "requests retries splits rate_limited leads failures waited in_flight queued"),
-        (RateLimitState, "rate configured_rate ceiling paused_for reason"),
+        (RateLimitState, "rate configured_rate ceiling paused_for reason suggestion slots first_pause"),
     ],
 )
 def test_figures_are_designs(kind, fields):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from leadstatus_async._state.health import Health, Ruling
     from leadstatus_async._state.request import Request
     from leadstatus_async._steps.redact import Redactor
+    from leadstatus_async.learned import RateLimitState
     from leadstatus_async.limiter import Guarded
-    from leadstatus_async.results import RateLimitState
 
 _WORTH_TELLING = 1.0  # seconds: sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
@@ -70,6 +70,7 @@ class Attempt:
 
     Attributes:
         in_flight: requests on the wire.
+        limiter_state: the limiter's, as of the last answer; None before.
         owed: tokens, for requests that aiohttp sent besides by itself (a3): the next ones wait for these too.
     """
 
@@ -89,8 +90,13 @@ class Attempt:
         self._observer = observer
         self._redactor = redactor
         self._loop = loop
-        self._limiter_state: RateLimitState | None = None  # as of the last answer
+        self.limiter_state: RateLimitState | None = None
         self._dice = random.SystemRandom()  # which forked workers do not share, as they would a generator
+
+    @property
+    def slots(self) -> float:
+        """How many requests may be in flight, as far as the limiter knows; infinity for any number."""
+        return getattr(self.limiter_state, "slots", None) or math.inf
 
     def depart(self, job: Job, request: Request) -> Ruling:
         """Note that a request goes out now."""
@@ -199,6 +205,7 @@ class Attempt:
             wanted=request in job.backlog.in_flight,
             hidden=hidden,
             remaining=None if until is None else until - now,
+            first_pause=getattr(self.limiter_state, "first_pause", None),
             divisible=len(request) > 1 and self._health.answers > (job.answers_before or 0),
         )
 
@@ -222,8 +229,8 @@ class Attempt:
         return None, slower
 
     def _observe(self, received: Received, sent_at: float) -> bool:
-        before = self._limiter_state or self._limiter.state
-        after = self._limiter_state = self._limiter.observe(received, sent_at)
+        before = self.limiter_state or self._limiter.state
+        after = self.limiter_state = self._limiter.observe(received, sent_at)
         if after.rate == before.rate:
             return False
         self._observer.rate_changed(before, after)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async._steps.decipher import Failure
     from leadstatus_async.events import Event
+    from leadstatus_async.learned import RateLimitState, Suggestion
     from leadstatus_async.models import LeadFailure, LeadStatus
-    from leadstatus_async.results import BatchStats, RateLimitState
+    from leadstatus_async.results import BatchStats
 
 logger = Log("leadstatus_async")
 
@@ -41,6 +42,7 @@ class Observer:
 
     def __init__(self, callbacks: Sequence[Callable[[Event], object]]) -> None:
         self._callbacks = [_Told(callback, "an on_event callback") for callback in callbacks]
+        self._learned: Suggestion | None = None
 
     def attempt_finished(
         self,
@@ -86,6 +88,12 @@ class Observer:
     def rate_changed(self, before: RateLimitState, after: RateLimitState) -> None:
         """Tell that the rate is another than before; the limiter logs it."""
         self._emit(events.RateChanged, before.rate, after.rate, after.reason)
+
+    def learned(self, suggestion: Suggestion | None) -> None:
+        """Tell what to state next time, when it is known or has changed."""
+        if suggestion is not None and suggestion != self._learned:
+            self._learned = suggestion
+            logger.info("requests were refused; state %s next time", suggestion)
 
     def outage(self, event: events.OutageStarted | events.OutageEnded) -> None:
         """Tell that the server seems down and is probed, or that this is over."""

@@ -236,6 +236,7 @@ class Dispatcher:
         self.withdraw(job)
         job.release()
         elapsed = self._loop.time() - job.started
+        self._observer.learned(getattr(self._attempt.limiter_state, "suggestion", None))
         self._observer.batch_finished(
             job.where, job.backlog.size, job.tally.failures, job.tally.stats(elapsed)
         )
@@ -294,8 +295,13 @@ class Dispatcher:
         """Let the next in the queue stand for a permit, if there is a slot and no outage."""
         if not self._queue or self._free or self._next_to_stand is not None or self._taken:
             return
-        if len(self._workers) < self._concurrency and not self._stopped():
+        if len(self._workers) < self._slots and not self._stopped():
             self._next_to_stand = self._spawn(next(iter(self._queue)).context)
+
+    @property
+    def _slots(self) -> float:
+        """How many workers there may be: fewer than `concurrency` where the server refuses more at once."""
+        return min(self._concurrency, self._attempt.slots)
 
     @property
     def _taken(self) -> bool:
@@ -363,7 +369,7 @@ class Dispatcher:
                 self._running[request] = (job, self._unbegun)
                 return
             self._running[request] = (job, me)
-            if self._queue and self._waking is None and len(self._workers) < self._concurrency:
+            if self._queue and self._waking is None and len(self._workers) < self._slots:
                 # Not at once: another worker may be back by then, which need not be made.
                 self._waking = self._loop.call_soon(self._wake_now)
             await self._send(job, request)
@@ -387,7 +393,7 @@ class Dispatcher:
 
     def _may_stand(self, me: Worker) -> bool:
         """Let a worker stand for a permit, unless someone else does, or nobody may."""
-        if self._taken or not self._queue or self._stopped():
+        if self._taken or not self._queue or self._stopped() or len(self._workers) > self._slots:
             return False
         self._standing = me
         return True
@@ -421,12 +427,12 @@ class Dispatcher:
 
     def _waiting(self) -> int:
         """Return about how many requests could go now, the one that stands included."""
-        slots = self._concurrency - len(self._running)
+        slots = self._slots - len(self._running)
         requests = 0
         for source in self._queue:
             requests += source.requests
             if requests >= slots:
-                return max(1, slots)
+                return max(1, int(slots))
         return max(1, requests)
 
     async def renew(self) -> None:

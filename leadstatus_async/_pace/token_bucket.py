@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from leadstatus_async._log import Log
 from leadstatus_async._pace.bucket import Bucket
 from leadstatus_async._state.rate import Controller
-from leadstatus_async._steps.headers import rate_hint
+from leadstatus_async._steps.headers import rate_hint, retry_after
 from leadstatus_async.errors import RateLimitError, SessionLoopError
+from leadstatus_async.learned import RateLimitState
 from leadstatus_async.policy import RateLimit
-from leadstatus_async.results import RateLimitState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = Log("leadstatus_async.limiter")
 
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
+_FAST, _LATE = 50.0, 0.005  # requests per second from which on seconds of a late timer cost something
+_REFUSED, _UNAVAILABLE = 429, 503
 _WORTH_TELLING = 1.0  # sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
 
@@ -107,6 +109,8 @@ class TokenBucketLimiter:
             return
         before = self._controller.rate
         hint = rate_hint(headers, status, now=time.time())  # an epoch needs the wall clock, nothing else does
+        if status == _UNAVAILABLE and retry_after(headers, now=time.time()):
+            status = _REFUSED  # who says when to come back refuses, whatever it calls that
         self._controller.observe(self._bound().time(), status, sent_at, hint, paused_until=self._paused_until)
         if self._controller.rate != before:
             self._follow(self._controller)
@@ -146,6 +150,9 @@ class TokenBucketLimiter:
             ceiling=learned.ceiling if learned else None,
             paused_for=paused_for,
             reason=self._reason if paused_for else learned.reason if learned else "",
+            suggestion=learned.suggestion if learned else None,
+            slots=learned.slots if learned else None,
+            first_pause=learned.first_pause if learned else None,
         )
 
     async def aclose(self) -> None:
@@ -259,8 +266,8 @@ class TokenBucketLimiter:
             self._learned = Bucket(RateLimit(rate))
             self._learned.reopen(self._paused_until)
             self._buckets.append(self._learned)
-        # Of size 1: whoever was refused cannot afford a burst.
-        self._change_rate(self._learned, 1.0, rate)
+        # Of size 1, since whoever was refused cannot afford a burst, but for what late timers cost (b6).
+        self._change_rate(self._learned, 1.0 + _LATE * max(0.0, rate - _FAST), rate)
         if rate == self._configured:
             self._buckets.remove(self._learned)
             self._learned = None

@@ -173,6 +173,7 @@ class Health:
         wanted: bool = True,
         hidden: int = 0,
         remaining: float | None = None,
+        first_pause: float | None = None,
         divisible: bool = False,
     ) -> Ruling:
         """Note that a request failed, and rule on it.
@@ -185,6 +186,7 @@ class Health:
             dice: a random number in [0, 1).
             wanted: whether anybody still waits for it; nothing becomes of it, and nothing is paid, if not.
             hidden: requests that aiohttp sent besides (a3); each was an attempt.
+            first_pause: seconds that a pause of ours need last at first, where it is known why it is refused.
             remaining: seconds until its call's deadline; None without one.
             divisible: as `decide` has it.
         """
@@ -200,7 +202,7 @@ class Health:
             self._outage.untold(now, request)
             if self._throttle.gave_up_on(sent_at):  # it was in flight then, and is not to ask again
                 return self._ruling(Fail() if wanted else None)
-            pause, over = self._throttled(now, failure, sent_at, dice)
+            pause, over = self._throttled(now, failure, sent_at, dice, first_pause)
             if self._throttle.hopeless(over, self._policy.max_outage):
                 self._throttle.give_up(now)
                 return self._ruling(Fail() if wanted else None, pause, failure.error)
@@ -235,14 +237,16 @@ class Health:
 
     # Bound 1: the quota
 
-    def _throttled(self, now: float, failure: Failure, sent_at: float, dice: float) -> tuple[float, float]:
+    def _throttled(
+        self, now: float, failure: Failure, sent_at: float, dice: float, first: float | None
+    ) -> tuple[float, float]:
         """Return the pause that a 429 asks for, and for how long nothing else has come without excuse."""
         before = self._throttle.count
         over = self._throttle.note(now, sent_at, failure.retry_after)
         if failure.retry_after:
             return min(stated_pause(failure.retry_after, self._policy, dice), _LONGEST_PAUSE), over
         if self._throttle.count > before:
-            return min(self._throttle.pause(over, self._policy, dice), _LONGEST_PAUSE), over
+            return min(self._throttle.pause(over, self._policy, dice, first), _LONGEST_PAUSE), over
         return 0.0, over  # it belongs to a pause that stands
 
     # Bound 3: the outage

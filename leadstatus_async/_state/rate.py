@@ -1,8 +1,8 @@
 """At which rate to go on, judged from the answers: the controller behind a limiter.
 
-Theory of operation. Nobody knows the true limit, and only a 429 says that it is lower than what was
-configured. So all is learned from three facts about each answer: when its request was sent, when it came,
-whether it was a 429. The state goes around this circle:
+Theory of operation. Nobody knows the true limit, and only a refusal says that there is one. So all is learned
+from three facts about each answer: when its request was sent, when it came, whether it was refused. Two
+things are made of them. One is a circle, which needs no reasons:
 
 1. *Cruising* at the configured rate, or at what settled below a ceiling.
 2. *An episode* begins with a 429: the rate is cut, once. Until the first success of a request that was sent
@@ -12,20 +12,31 @@ whether it was a 429. The state goes around this circle:
 4. *A probe*, after a while below the ceiling, goes beyond it. What is confirmed is the new ceiling; a
    refusal is another episode, and makes the next probe rarer, by what it cost: a lock-out more than a pause.
 
-Rate-limit headers may slow it from the first answer on (d7), never past the configured rate. Values in,
-values out: the clock is an argument, and pauses are made elsewhere. `docs/quota.md` shows what comes of it.
+The other asks why (`explain`), whenever an episode ends. The circle is good at limits that show within a
+second, so these are left to it. What else is explained is done instead: a window or bucket that takes
+longer is kept to; too many at once are answered by fewer slots; for chance nothing is slowed, since that
+helps nobody. The latter two are trials: if refusals go on, they are disbelieved, and must be shown better.
+
+A 503 may be a refusal or a server in trouble: it slows nothing by itself, but counts as soon as a limit
+explains it. Rate-limit headers may slow it from the first answer on (d7), never past the configured rate.
+Values in, values out: the clock is an argument, and pauses are made elsewhere. `docs/quota.md` shows what
+comes of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from leadstatus_async._state.explain import LUCK, Doubts, Explanation, explain
+from leadstatus_async._state.record import Record
+from leadstatus_async._state.sizes import sizes
 from leadstatus_async._state.throttle import LOCK_OUT
 from leadstatus_async._steps.headers import suggested_rate
+from leadstatus_async.learned import Suggestion
+from leadstatus_async.policy import RateLimit
 
 if TYPE_CHECKING:
     from leadstatus_async._steps.headers import RateHint
@@ -49,11 +60,28 @@ _BUSY = 16  # answers: enough to measure by; also the requests in flight that gr
 _SLOWEST = 1 / 60  # requests per second: below that it is for the pauses to hold back
 _TOLD = 0.05  # changes of the rate smaller than this are not worth re-timing those who wait
 _WOBBLE = 0.25  # nor are smaller ones of what headers suggest, which each answer counts anew
+_REFUSED, _MAYBE = (429, 503), 503  # what may be a refusal, and which of it may be something else
+_DOUBLY = 2.0  # what may be no refusal must be explained so much better
+_BEHIND = 3  # requests that passed behind each that was refused: going slower would not have helped
+_TRIAL, _TIMES, _TOLERATED = (
+    2,
+    3.0,
+    0.02,
+)  # refusals that end a trial, if so many times the share, or this one
+_BEYOND = 1.15  # of what an explanation allows in its time: that passed, so it is none
+_MARGIN = 1.01  # of the rate at which a bucket leaks: requests arrive less evenly than they are sent
+_MOMENT, _END = 0.1, 0.1  # seconds of a first pause where it is known why; or of a window, at whose end it is
+_SECOND = 1.0
+_WINDOWS = 3.0  # that are kept to before a probe
+_SHOWN, _MODEST = 5.0, 0.98  # seconds after which a rate may be stated, and how much of it
+_LONGER = 1.5  # than refusals were apart before: that without one shows what may be stated
+_PERIODS, _WHOLE = (1.0, 10.0, 60.0, 600.0, 3600.0), 100  # of a suggestion: the shortest that holds so many
+_STRETCH = 2.0  # seconds of which each request is remembered
 _LONG = 2.0  # seconds: a reset further away than that shows that the window is no matter of one second
 
 
-class Controller:
-    """The rate of one quota, as far as it is known.
+class Controller(msgspec.Struct):
+    """The rate of one quota, as far as it is known; a plain value, which may go to bytes and back.
 
     Args:
         configured_rate: requests per second that `rate` never exceeds.
@@ -61,22 +89,72 @@ class Controller:
     Attributes:
         rate: requests per second to go at; the configured rate while nothing better is known.
         ceiling: the rate at which the server said 429, or what it admitted in the second before if that
-            is less and can be believed; None if never, or when it has been disproved.
-        reason: why the rate is below the configured one; "" if it is not.
+            is less and can be believed, or what an explanation allows; None if never, or when it has
+            been disproved.
+        why: why requests were refused, if that can be told.
+        reason: why the rate is below the configured one, or what else is done about refusals; "" if nothing.
     """
 
-    def __init__(self, configured_rate: float) -> None:
-        self.rate = self._configured = self._learned = configured_rate
-        self.ceiling: float | None = None
-        self.reason = ""
-        self._hinted = self._hinted_until = math.inf
-        self._longest_reset = 0.0
-        self._episode: _Episode | None = None
-        self._stretch = _Stretch()
-        self._fresh = -math.inf  # requests sent earlier went at a rate that has been given up since
-        self._aim = math.inf
-        self._grown_at = self._held = 0.0
-        self._patience = _PATIENCE
+    configured_rate: float
+    rate: float = 0.0
+    ceiling: float | None = None
+    why: Explanation | None = None
+    reason: str = ""
+    record: Record = msgspec.field(default_factory=Record)
+    doubts: Doubts = msgspec.field(default_factory=Doubts)
+    learned: float = 0.0
+    aim: float = math.inf
+    hinted: float = math.inf
+    hinted_until: float = math.inf
+    longest_reset: float = 0.0
+    episode: _Episode | None = None
+    stretch: _Stretch = msgspec.field(default_factory=lambda: _Stretch())  # noqa: PLW0108 - defined below
+    fresh: float = -math.inf  # requests sent earlier went at a rate that has been given up since
+    grown_at: float = 0.0
+    held: float = 0.0  # seconds of work since the rate was found
+    patience: float = _PATIENCE
+    adopted_at: float = -math.inf  # when the explanation was
+    shown: Suggestion | None = None
+    apart: float = 0.0  # seconds between refusals at rates that were kept to, at most
+    refused_at: float = math.inf  # when the latest of them came
+    kept: int = 0  # requests that passed since the last that was refused
+
+    def __post_init__(self) -> None:
+        if not self.rate:
+            self.rate = self.learned = self.configured_rate
+
+    @property
+    def kept_to(self) -> Explanation | None:
+        """The limit that is kept to because it explains the refusals; None if the circle finds the rate."""
+        return self.why if self.why is not None and self.why.is_rate and self.why.slow else None
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests may be in flight; None for as many as one likes."""
+        return int(self.why.number) if self.why is not None and self.why.kind == "at once" else None
+
+    @property
+    def first_pause(self) -> float | None:
+        """Seconds that a pause need last at most, unless it is in vain; None if that is not known."""
+        if self.why is None or (self.why.is_rate and not self.why.slow):
+            return None
+        return max(_MOMENT, _END * self.why.per if self.why.kind == "window" else 0.0)
+
+    @property
+    def suggestion(self) -> Suggestion | None:
+        """What to state next time; None while nothing can be told, or nothing would help."""
+        if self.slots is not None:
+            return Suggestion(concurrency=self.slots) if self.kept >= _BUSY else None
+        return self.shown
+
+    def _show(self) -> Suggestion | None:
+        """Return what the rate that has been held shows; None while that is not long enough."""
+        if self.ceiling is None or self.held < max(_SHOWN, _LONGER * self.apart):
+            return None
+        why = self.why
+        if why is not None and why.kind == "window" and why.rate <= self.ceiling:
+            return Suggestion(RateLimit(why.number, per=why.per)) if self.held >= 2 * why.per else None
+        return Suggestion(_stated(_MODEST * min(self.aim, self.learned)))  # a probe goes beyond it
 
     def observe(
         self,
@@ -91,25 +169,30 @@ class Controller:
 
         Args:
             now: when it came, in seconds on the clock that `sent_at` is on.
-            status: of the answer; a 5xx says nothing about the rate.
+            status: of the answer. A 503 may be a refusal or a server in trouble, so that it slows nothing
+                until it is explained; any other 5xx says nothing about the rate.
             sent_at: when its request was sent.
             hint: what its rate-limit headers say.
             paused_until: end of the last pause; when nothing was sent after that, nobody was kept from it.
         """
-        self._hinted = math.inf if hint is None else self._heed(hint)
-        self._hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
+        self.hinted = math.inf if hint is None else self._heed(hint)
+        self.hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
         jump = False
-        if status == 429:
-            jump = self._refused(now, sent_at)
+        if status in _REFUSED:
+            self.record.refused(now, sent_at, self.rate)
+            self.kept = 0
+            jump = self._refused(now, sent_at, certain=status != _MAYBE)
         elif status < 500:
+            self.record.passed(now, sent_at, self.rate)
+            self.kept += 1
             jump = self._admitted(now, sent_at, paused_until)
         self._publish(jump=jump)
 
     def expire(self, now: float) -> bool:
         """Forget a hint about a window that is over; True if the rate is another one then."""
-        if now < self._hinted_until:
+        if now < self.hinted_until:
             return False
-        before, self._hinted, self._hinted_until = self.rate, math.inf, math.inf
+        before, self.hinted, self.hinted_until = self.rate, math.inf, math.inf
         self._publish(jump=True)
         return self.rate != before
 
@@ -118,119 +201,206 @@ class Controller:
         reset = hint.reset
         if reset is not None:
             # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
-            self._longest_reset = max(self._longest_reset, reset)
-            reset = reset - 1 if reset > 1 else 1.0 if self._longest_reset > _LONG else None
+            self.longest_reset = max(self.longest_reset, reset)
+            reset = reset - 1 if reset > 1 else 1.0 if self.longest_reset > _LONG else None
         stated = suggested_rate(msgspec.structs.replace(hint, reset=reset))
-        return math.inf if stated is None else max(stated, min(1.0, self._configured))
+        return math.inf if stated is None else max(stated, min(1.0, self.configured_rate))
 
-    def _refused(self, now: float, sent_at: float) -> bool:
-        """Cut, unless this 429 belongs to an episode already seen."""
-        if self._episode is not None:
-            self._episode.refusals += 1
-            self._episode.refused_at = now
+    def _refused(self, now: float, sent_at: float, *, certain: bool) -> bool:
+        """Cut, unless this refusal belongs to an episode already seen, or going slower is no use."""
+        if self.episode is not None:
+            self.episode.refusals += 1
+            self.episode.refused_at = now
+            if self.episode.certain or not certain:
+                return False
+        elif sent_at < self.fresh or self._still_holds(now):
             return False
-        if sent_at < self._fresh:
+        failed = min(self.rate, 2 * self.stretch.rate(now))
+        confirmed = self.probing and self.ceiling is not None and self._confirms(self.ceiling, sent_at)
+        self.episode = _Episode(now, sent_at, failed, self.probing, confirmed, certain, refused_at=now)
+        if not certain:
             return False
-        failed = min(self.rate, 2 * self._stretch.rate(now))
-        confirmed = self._probing and self.ceiling is not None and self._confirms(self.ceiling, sent_at)
-        self._episode = _Episode(now, sent_at, failed, self._probing, confirmed, refused_at=now)
+        if not self.probing:
+            self.apart = max(self.apart, now - self.refused_at)
+            self.shown = None
+        self.refused_at = now
+        if self.kept_to is not None and not self.probing:  # it was kept to, and refused
+            self.doubts.too_fast = min(self.doubts.too_fast, self.rate)
+            self.doubts.hope /= 2
         self.ceiling = self.ceiling if confirmed else failed
         # One request at a time, if that is slower, until one passes: what is in flight may be refused.
-        self._learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self._slowest)
+        self.learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self.slowest)
         return True
+
+    def _still_holds(self, now: float) -> bool:
+        """Whether refusals are explained by what going slower does not help; that is on trial."""
+        before = self.why
+        if before is None or before.is_rate:
+            return False
+        refused = sum(refusal.sent_at > self.adopted_at for refusal in self.record.refusals)
+        passed = self.record.between(self.adopted_at, now)
+        failed = False
+        if refused >= _TRIAL:
+            share = refused / (refused + passed)
+            failed = share > (_TIMES * before.number if before.kind == "chance" else _TOLERATED)
+        why = None
+        if refused > _TRIAL:  # what came since may tell more
+            why = explain(self.record, now, self.doubts, self.adopted_at)
+        if why is None or not why.is_rate:
+            why = explain(self.record, now, self.doubts)
+        if failed:
+            self.doubts.refusals *= 1 if before.kind == "at once" else 2
+            self.doubts.at_once *= 1 if before.kind == "chance" else 2
+        if failed and why is not None and why.kind == before.kind == "chance":
+            why = None
+        self.why = before if why is None and not failed else why
+        return self.why is not None and not self.why.is_rate
 
     def _confirms(self, ceiling: float, until: float) -> bool:
         """Whether no more passed until then than that lets pass: windows have edges, buckets bursts."""
-        before, last = (self._stretch.admitted(until - ago, until - ago + 1.0) for ago in (2.0, 1.0))
+        before, last = (self.stretch.admitted(until - ago, until - ago + 1.0) for ago in (2.0, 1.0))
         return before <= _SAME * ceiling + 1 and last <= _MORE * ceiling + 1
 
     def _admitted(self, now: float, sent_at: float, paused_until: float) -> bool:
-        episode = self._episode
-        self._stretch.add(sent_at, None if episode else self.rate)
+        episode = self.episode
+        self.stretch.add(sent_at, None if episode else self.rate)
         if episode is None:
             self._grow(now)
-        elif sent_at >= episode.began:
+        elif sent_at < episode.began:
+            episode.behind += sent_at > episode.sent_at
+        else:
+            self.episode = None
+            why = self._explained(now, LUCK if episode.certain else _DOUBLY * LUCK)
+            if not episode.certain and (why is None or why.kind == "chance"):
+                return False  # a server in trouble, for all that is known
             over = min(now, paused_until + _IDLE)
             dear = over - episode.began > LOCK_OUT
-            self._resume(episode, now, sent_at, wary=dear and not episode.probed)
-            self._patience = self._worth(episode, over - (episode.began if dear else episode.refused_at))
+            self.why = why
+            if why is None or (why.is_rate and not why.slow):
+                self._resume(episode, sent_at, wary=dear and not episode.probed)
+            else:
+                self._adopt(why, now)
+            self.patience = self._worth(episode, over - (episode.began if dear else episode.refused_at))
+            if not episode.probed:
+                self.apart = max(self.apart, now - episode.began)
+            self.fresh = self.grown_at = now
+            self.held = 0.0
+            self.stretch.restart(sent_at, resumed=sent_at - episode.sent_at < _SECOND)
             return True
         return False
 
-    def _resume(self, episode: _Episode, now: float, sent_at: float, *, wary: bool) -> None:
+    def _explained(self, now: float, luck: float) -> Explanation | None:
+        """Explain the refusals; a limit that the latest of them is far below has been another one."""
+        why = explain(self.record, now, self.doubts, luck=luck)
+        if why is not None and why.outdated:
+            firsts = [point.at for point in self.record.points() if point.refused == 1]
+            self.record.forget(math.nextafter(firsts[-2], math.inf))
+            self.doubts = Doubts()
+            return None
+        return why
+
+    def _adopt(self, why: Explanation, now: float) -> None:
+        """Do what an explanation asks for."""
+        self.adopted_at = now
+        if why.is_rate:
+            self.ceiling = why.rate
+            window = why.kind == "window"
+            kept = sizes(RateLimit(why.number, per=why.per))[1] if window else why.rate / _MARGIN
+            self.learned = self.aim = min(kept, self.configured_rate)
+        else:
+            self.ceiling, self.learned, self.aim = None, self.configured_rate, math.inf
+
+    def _resume(self, episode: _Episode, sent_at: float, *, wary: bool) -> None:
         """End an episode: from now on at what was admitted, as far as that can be believed."""
         failed, until = episode.failed, episode.sent_at
-        second = self._stretch.admitted(until - 1.0, until)
+        second = self.stretch.admitted(until - _SECOND, until)
         least, most = (part * failed for part in _CREDIBLE)
-        shown = least <= second <= most and not episode.confirmed
-        if second >= least and not episode.confirmed:
+        # A second in which an episode ended shows no limit: nobody was asking for a part of it.
+        whole = not self.stretch.resumed or self.stretch.lasted(until) >= _SECOND
+        shown = least <= second <= most and not episode.confirmed and whole
+        if second >= least and not episode.confirmed and whole:
             self.ceiling = min(failed, second)
-        self._aim = (_WARY if wary and not shown else _BELOW) * (self.ceiling or failed)
+        self.aim = (_WARY if wary and not shown else _BELOW) * (self.ceiling or failed)
         climbed = episode.probed and not episode.confirmed
-        rate = self._aim if shown or climbed else min(self._borne(episode, sent_at, second), self._aim)
+        rate = self.aim if shown or climbed else min(self._borne(episode, sent_at, second), self.aim)
+        if episode.behind >= _BEHIND * episode.refusals:
+            rate = self.aim  # what was sent behind it passed: going slower would not have helped
         if wary:
             rate = min(rate, max(_WARY * second, _LEAST * failed))
-        self._learned = max(rate, self._slowest)
-        self._episode = None
-        self._fresh = self._grown_at = now
-        self._held = 0.0
-        self._stretch.restart(sent_at)
+        self.learned = max(rate, self.slowest)
 
     def _worth(self, episode: _Episode, cost: float) -> float:
         """Return the seconds before the next probe: the more seconds an episode costs, the rarer."""
-        patience = min(_LONGEST, _RARER * max(_PATIENCE, self._patience)) if episode.confirmed else _PATIENCE
-        refused = episode.refusals / (_SHARE * self._aim) if episode.probed else 0.0
-        return max(patience, min(_RARELY, max(refused, _COST * cost**3)))
+        limit = self.kept_to
+        if limit is not None and not episode.probed and cost <= limit.per:
+            cost = 0.0  # it was not known what to keep to, then
+        again = episode.confirmed if limit is None else episode.probed
+        patience = min(_LONGEST, _RARER * max(_PATIENCE, self.patience)) if again else _PATIENCE
+        refused = episode.refusals / (_SHARE * self.aim) if episode.probed else 0.0
+        windows = _WINDOWS * limit.per if limit is not None and limit.kind == "window" else 0.0
+        return max(patience, windows, min(_RARELY, max(refused, _COST * cost**3)))
 
     def _borne(self, episode: _Episode, sent_at: float, second: float) -> float:
         """Return the rate that the server is likely to bear, where the last second does not show it."""
         until = episode.sent_at
-        lasted = self._stretch.lasted(until)
-        average = max(self._stretch.goodput(sent_at), _DEEPEST_CUT * episode.failed)
+        lasted = self.stretch.lasted(until)
+        average = max(self.stretch.goodput(sent_at), _DEEPEST_CUT * episode.failed)
         if episode.confirmed:
             return max(average, second)
         if lasted < 1.0:
             return average
         if lasted < 2.0:
-            return average + _BETWEEN * max(0.0, self._aim - average)
-        return max(average, self._stretch.admitted(until - 2.0, until - 1.0))
+            return average + _BETWEEN * max(0.0, self.aim - average)
+        return max(average, self.stretch.admitted(until - 2.0, until - 1.0))
 
     def _grow(self, now: float) -> None:
         """Settle below the ceiling, and probe beyond it when that has lasted; only work counts as time."""
         if self.ceiling is None:
             return
-        step = min(max(0.0, now - self._grown_at), _BUSY / self.rate)
-        self._grown_at = now
-        self._held += step
-        if self._probing:
-            self._learned *= math.exp(_CLIMB * step)
+        step = min(max(0.0, now - self.grown_at), _BUSY / self.rate)
+        self.grown_at = now
+        self.held += step
+        if self.kept % _BUSY == 0:
+            self.shown = self._show() or self.shown
+        if self.probing:
+            why = self.kept_to
+            window = why.per if why is not None and why.kind == "window" and why.usual else _SECOND
+            self.learned *= math.exp(_CLIMB * step / window)
+            if why is not None and self.record.between(now - why.per, now) > _BEYOND * why.rate * why.per + 1:
+                self.why = self.shown = None  # it bears more than that, by now
+                self.record.forget(now)
+                self.doubts = Doubts()
         else:
-            gap = max(0.0, self._aim - self._learned) * math.exp(-step / _SETTLING)
-            self._learned = max(self._learned, self._aim - (gap if gap > 0.01 * self._aim else 0.0))
-        self._learned = min(self._learned, self._configured)
+            gap = max(0.0, self.aim - self.learned) * math.exp(-step / _SETTLING)
+            self.learned = max(self.learned, self.aim - (gap if gap > 0.01 * self.aim else 0.0))
+        self.learned = min(self.learned, self.configured_rate)
         # A ceiling just below the configured rate is not disproved by having been climbed past for a moment.
-        if self._learned == self._configured and self._held >= self._patience + _PATIENCE:
+        if self.learned == self.configured_rate and self.held >= self.patience + _PATIENCE:
             self.ceiling = None
 
     @property
-    def _probing(self) -> bool:
-        return self._held >= self._patience
+    def probing(self) -> bool:
+        return self.held >= self.patience
 
     @property
-    def _slowest(self) -> float:
-        return min(_SLOWEST, self._configured)
+    def slowest(self) -> float:
+        return min(_SLOWEST, self.configured_rate)
 
     def _publish(self, *, jump: bool) -> None:
         """Let `rate` follow: at once after a cut and where it comes to rest, else in steps worth telling."""
-        wanted = min(self._learned, self._hinted, self._configured)
-        at_rest = wanted in {self._aim, self._configured}
-        least = _WOBBLE if wanted == self._hinted else _TOLD
+        wanted = min(self.learned, self.hinted, self.configured_rate)
+        at_rest = wanted in {self.aim, self.configured_rate}
+        least = _WOBBLE if wanted == self.hinted else _TOLD
         if jump or at_rest or abs(wanted - self.rate) >= least * self.rate:
             self.rate = wanted
-        if self.rate == self._configured:
+        if self.why is not None and not self.why.is_rate:
+            self.reason = str(self.why)
+        elif self.rate == self.configured_rate:
             self.reason = ""
-        elif self._hinted < self._learned:
+        elif self.hinted < self.learned:
             self.reason = "rate-limit headers"
+        elif self.why is not None and self.episode is None:
+            self.reason = str(self.why)
         else:
             self.reason = f"HTTP 429 at {self.ceiling or self.rate:.3g}/s"
 
@@ -244,6 +414,7 @@ class _Episode(msgspec.Struct):
         failed: the rate that failed.
         probed: whether that was above a ceiling known before.
         confirmed: whether it only confirmed that.
+        certain: whether anything but a 503 was among them.
         refused_at: when the latest 429 came.
         refusals: 429s so far.
     """
@@ -253,49 +424,65 @@ class _Episode(msgspec.Struct):
     failed: float
     probed: bool
     confirmed: bool
+    certain: bool
     refused_at: float
     refusals: int = 1
+    behind: int = 0
 
 
-class _Stretch:
-    """What was admitted since the last episode, or since the client was last idle."""
+class _Stretch(msgspec.Struct):
+    """What was admitted since the last episode, or since the client was last idle.
 
-    def __init__(self) -> None:
-        self._recent: deque[float] = deque()  # when the requests of the last two seconds were sent
-        self._began = self._last = -math.inf
-        self._count = 0
+    Attributes:
+        recent: when the requests of the last two seconds were sent.
+        began, last: when the first and the last were.
+        count: how many.
+    """
+
+    recent: list[float] = []
+    began: float = -math.inf
+    last: float = -math.inf
+    count: int = 0
+    resumed: bool = False
 
     def add(self, sent_at: float, rate: float | None) -> None:
         """Count an admitted request; `rate` is None in an episode, whose pauses are no idling."""
-        self._recent.append(sent_at)
+        self.recent.append(sent_at)
         if rate is None:
-            self._count += 1
+            self.count += 1
             return
-        while self._recent[0] < sent_at - 2.0:
-            self._recent.popleft()
-        if sent_at - self._last > max(_IDLE, 4 / rate):
+        if self.recent[0] < sent_at - 2 * _STRETCH:  # not at each, which would copy them each time
+            self.recent = [sent for sent in self.recent if sent >= sent_at - _STRETCH]
+        if sent_at - self.last > max(_IDLE, 4 / rate):
             self.restart(sent_at)
         else:
-            self._count += 1
-            self._last = max(self._last, sent_at)
+            self.count += 1
+            self.last = max(self.last, sent_at)
 
-    def restart(self, sent_at: float) -> None:
+    def restart(self, sent_at: float, *, resumed: bool = False) -> None:
         """Count from the request sent at `sent_at` on."""
-        self._began = self._last = sent_at
-        self._count = 1
+        self.resumed = resumed
+        self.began = self.last = sent_at
+        self.count = 1
 
     def lasted(self, until: float) -> float:
         """Return for how many seconds it had been going on then; 0.0 if nothing was admitted yet."""
-        return until - self._began if self._began > -math.inf else 0.0
+        return until - self.began if self.began > -math.inf else 0.0
 
     def rate(self, now: float) -> float:
         """Return requests per second so far; infinity if too few to tell."""
-        return self._count / max(1e-3, now - self._began) if self._count >= _BUSY else math.inf
+        return self.count / max(1e-3, now - self.began) if self.count >= _BUSY else math.inf
 
     def goodput(self, until: float) -> float:
         """Return requests admitted per second until `until`, pauses included."""
-        return self._count / max(1e-3, until - self._began)
+        return self.count / max(1e-3, until - self.began)
 
     def admitted(self, since: float, until: float) -> float:
         """Return how many of those sent since then until then were admitted, in the last two seconds."""
-        return float(sum(since < sent_at <= until for sent_at in self._recent))
+        return float(sum(since < sent_at <= until for sent_at in self.recent))
+
+
+def _stated(rate: float) -> RateLimit:
+    """Return a limit for a rate as one states it: a whole number, and no more than a percent less."""
+    per = next((per for per in _PERIODS if rate * per >= _WHOLE), _PERIODS[-1])
+    return RateLimit(max(1, math.floor(rate * per)), per=per)

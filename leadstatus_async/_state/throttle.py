@@ -142,12 +142,23 @@ class ThrottleRun:
             self._excused_until = until
         return over
 
-    def pause(self, over: float, policy: RetryPolicy, dice: float) -> float:
+    def pause(self, over: float, policy: RetryPolicy, dice: float, first: float | None = None) -> float:
         """Return the seconds to hold back at a 429 that opened a pause and states none.
 
         A lock-out that was found out by asking is expected to last as long again, the next few times.
+
+        Args:
+            over: seconds for which the run has been going on.
+            policy: the bounds.
+            dice: a random number in [0, 1).
+            first: seconds that are enough for the first pause of a run, where it is known why.
         """
         asked = self.count - self._kept - 1
+        if first is not None:
+            self._paused = min(
+                first * _GROWTH ** min(asked, 60), unstated_pause(self.count, over, policy, 1.0)
+            )
+            return self._paused * (0.5 + 0.5 * dice)
         least = self._known[asked] if self._kept and asked < len(self._known) else 0.0
         self._paused = unstated_pause(self.count, over, policy, dice, least)
         return self._paused

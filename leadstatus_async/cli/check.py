@@ -25,6 +25,7 @@ from leadstatus_async.cli.render import (
     counted,
     data,
     leads_table,
+    learned,
     reasons,
     story,
     summary_table,
@@ -82,6 +83,7 @@ async def check(wish: Wish) -> Exit:
                 _show(result, wish.form)
                 sys.stdout.flush()
             told = [story(session.stats, len(result), loop.time() - started), *reasons(result.failures)]
+            told += learned(session.rate_limit_state)
             if ended:
                 how = "terminated" if ended[0] is Exit.TERMINATED else "interrupted"
                 told.append(f"{how}: {len(rows) if found else 0:,} of {counted(len(given), 'row')} written")

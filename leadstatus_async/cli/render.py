@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
 
+    from leadstatus_async.learned import RateLimitState
     from leadstatus_async.models import LeadFailure
     from leadstatus_async.results import BatchResult, BatchStats, SessionStats
 
@@ -140,6 +141,19 @@ def _cell(encoding: str) -> str:
     except UnicodeEncodeError:
         return "#"
     return "█"
+
+
+def learned(state: RateLimitState) -> list[str]:
+    """Say what to state next time, if anything has been learned of the server's limit."""
+    if state.suggestion is None:
+        return []
+    limit, options = state.suggestion.rate_limit, list[str]()
+    if limit is not None:
+        options.append(f"--rate {limit.rate:.4g}")
+    if state.suggestion.concurrency is not None:
+        options.append(f"--concurrency {state.suggestion.concurrency}")
+    why = f" ({state.reason})" if state.reason else ""
+    return [f"requests were refused{why}; next time say {' '.join(options)}"]
 
 
 def story(stats: BatchStats | SessionStats, leads: int, elapsed: float) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from leadstatus_async import RateLimit
+from leadstatus_async._state.rate import Controller
 from leadstatus_async.testing.quota import FixedWindow
-from tests.simulator import CASES, SEEDS, Client, Nginx, Row, play
+from tests.simulator import CASES, KINDS, SEEDS, Client, Nginx, Row, kind_row, play, told_kind
 
 PAGE = Path(__file__).parents[2] / "docs" / "quota.md"
 
@@ -30,13 +31,26 @@ def test_every_case_stays_within_its_bounds(rows, number):
     assert max(row.lockouts) <= 4
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_kind_is_found_out(kind):
+    """Whatever is drawn of a kind, time and refusals are bounded, and the page has the row."""
+    times, shares = kind_row(kind)
+    assert sum(times) / len(times) <= kind.mean
+    assert max(times) <= kind.worst
+    assert sum(shares) / len(shares) <= kind.refused
+    page = PAGE.read_text("utf-8").splitlines()
+    shown = next(line for line in page if line.startswith(f"| {kind.name} |"))
+    assert figures(shown)[1] == pytest.approx(figures(told_kind(kind, times, shares))[1], abs=0.11)
+
+
+def figures(line):
+    """Return the name of a row of a table, and the numbers in the others of its cells."""
+    name, *rest = [cell.strip() for cell in line.strip("|\n ").split("|")]
+    return name, [float(figure) for cell in rest for figure in re.findall(r"[\d.]+", cell)]
+
+
 def test_the_page_shows_what_the_simulation_gives(rows):
     """The table in the docs is the output of the simulator."""
-
-    def figures(line):
-        name, *rest = [cell.strip() for cell in line.strip("|\n ").split("|")]
-        return name, [float(figure) for cell in rest for figure in re.findall(r"[\d.]+", cell)]
-
     shown = [
         figures(line) for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\| .*\d/s \|", line)
     ]
@@ -46,11 +60,18 @@ def test_the_page_shows_what_the_simulation_gives(rows):
     assert f"{len(SEEDS)} seeds" in PAGE.read_text("utf-8")
 
 
+class Deaf(Controller):
+    """A controller that learns nothing."""
+
+    def observe(self, *_, **__):
+        """Learn nothing."""
+
+
 def test_the_controller_is_what_makes_the_difference(rows):
     """The same client without it is refused at least five times as often: the model can fail."""
     case = CASES[0]
     client = Client(case.server(1000.0), case.limit, start=1000.0)
-    client.controller.observe = lambda *_, **__: None
+    client.controller = Deaf(case.limit.rate)
     assert client.ask(case.requests).refused > 5 * max(run.refused for run in rows[0].runs)
 
 

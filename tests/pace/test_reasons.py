@@ -1,0 +1,152 @@
+"""The controller and its reasons against models of servers: believed, tried, given up, and told."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from leadstatus_async import RateLimit, Suggestion
+from leadstatus_async._state.rate import Controller
+from leadstatus_async.testing.quota import FixedWindow, SlidingWindow
+from tests.simulator import AtOnce, Chance, Changing, Client
+
+
+class Forgetful(Client):
+    """A client whose controller goes to bytes and back before each answer."""
+
+    def _receive(self):
+        self.controller = msgspec.msgpack.decode(msgspec.msgpack.encode(self.controller), type=Controller)
+        return super()._receive()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(lambda: SlidingWindow(20, 2), id="window"),
+        pytest.param(lambda: Chance(0.05, random.Random(1)), id="chance"),
+        pytest.param(lambda: AtOnce(4), id="at once"),
+    ],
+)
+def test_its_state_is_a_plain_value(server):
+    """Whoever takes it over from bytes goes on just so."""
+    plain, forgetful = (kind(server(), RateLimit(100), latency=0.1) for kind in (Client, Forgetful))
+    assert plain.ask(400) == forgetful.ask(400)
+    assert plain.controller == forgetful.controller
+
+
+def test_a_long_window_is_kept_to_and_suggested():
+    """60 a minute, told ten a second: one a second, and in most cases in words."""
+    clients = [Client(SlidingWindow(60, 60), RateLimit(10), seed=seed) for seed in range(8)]
+    for client in clients:
+        client.ask(700)
+        assert client.controller.rate == pytest.approx(1, rel=0.25)
+    told = [client.controller for client in clients if client.controller.reason == "60 per 60 s"]
+    assert len(told) >= 5
+    for controller in told:
+        assert controller.suggestion == Suggestion(RateLimit(60, per=60))
+        assert controller.first_pause == 6
+
+
+def test_who_states_what_was_suggested_is_refused_nothing():
+    """Whatever the kind of window is."""
+    for number, per in ((20, 2), (40, 1), (90, 10), (60, 60)):
+        for kind in (FixedWindow, SlidingWindow):
+            client = Client(kind(number, per), RateLimit(5 * number / per), seed=number)
+            while client.controller.suggestion is None:
+                client.ask(50)
+            stated = client.controller.suggestion.rate_limit
+            again = Client(kind(number, per), stated, seed=number + 1)
+            assert again.ask(300).refused == 0, (kind, number, per, stated)
+
+
+def test_a_window_that_has_shrunk_is_found_again():
+    """A tenth as much from some time on: not each request is tried at the old rate."""
+    client = Client(Changing([(0, SlidingWindow(200, 10)), (100, SlidingWindow(20, 10))]), RateLimit(50))
+    client.ask(1300)
+    assert client.controller.rate > 10
+    refused = client.outcome.refused
+    client.ask(900)
+    assert client.controller.rate < 4
+    assert client.outcome.refused - refused < 60
+
+
+def test_chance_that_becomes_a_limit_is_disbelieved():
+    """5% by chance, then 20 a second: it slows, and what was believed is shown harder the next time."""
+    server = Changing([(0, Chance(0.05, random.Random(3))), (30, SlidingWindow(20))])
+    client = Client(server, RateLimit(100))
+    client.ask(1500)
+    assert client.controller.reason == "by chance"
+    assert client.controller.first_pause == 0.1
+    client.ask(1500)
+    assert client.controller.rate < 30
+
+
+def test_slots_that_do_not_help_are_given_back():
+    """Four at once, then 20 a second: fewer slots do not help, going slower does."""
+
+    class Mixed(AtOnce):
+        limit = SlidingWindow(20)
+        asked = 0
+
+        def admit(self, now):
+            self.asked += 1
+            return super().admit(now) if self.asked < 500 else self.limit.admit(now)
+
+    client = Client(Mixed(4), RateLimit(100), latency=0.05)
+    client.ask(450)
+    assert client.controller.slots == 4
+    client.ask(1500)
+    assert client.controller.rate < 30 or (client.controller.slots or 16) < 4
+
+
+@pytest.mark.parametrize("kind", [SlidingWindow, FixedWindow])
+def test_503_is_learned_only_where_a_limit_explains_it(kind):
+    """The same refusals as 503: nothing is cut at first, and the limit is found."""
+    controller, limit = Controller(50.0), kind(20, 2)
+    now, paused_until, cuts = 1000.0, 0.0, []
+    while now < 1060:
+        before = controller.rate
+        status = 200 if limit.admit(now).admitted else 503
+        controller.observe(now + 0.02, status, now, paused_until=paused_until)
+        if controller.rate < before:
+            cuts.append(status)
+        paused_until = now + 0.5 if status == 503 else paused_until
+        now += 0.5 if status == 503 else 1 / controller.rate
+    assert cuts[0] == 200, "cut when it was explained, not when it came"
+    assert controller.rate < 16
+
+
+def test_503_by_chance_slows_nothing():
+    """A server in trouble now and then."""
+    dice = random.Random(4)
+    controller = Controller(50.0)
+    for number in range(4000):
+        now = number / 50
+        controller.observe(now + 0.02, 503 if dice.random() < 0.03 else 200, now)
+    assert controller.rate == 50
+    assert controller.suggestion is None
+
+
+def test_a_429_among_503s_cuts():
+    """What is certain is not left to be explained."""
+    controller = Controller(50.0)
+    for number in range(50):
+        controller.observe(number / 50 + 0.02, 200, number / 50)
+    controller.observe(1.02, 503, 1.0)
+    assert controller.rate == 50
+    controller.observe(1.04, 429, 1.02)
+    assert controller.rate == 25
+
+
+def test_what_passes_behind_a_refusal_speaks_for_it():
+    """Of ten in flight one was refused: the others passed, so the rate is as good as before."""
+    controller = Controller(100.0)
+    for number in range(30):
+        controller.observe(number / 100 + 0.1, 200, number / 100)
+    controller.observe(0.4, 429, 0.3)
+    for number in range(31, 40):
+        controller.observe(number / 100 + 0.1, 200, number / 100)
+    controller.observe(0.8, 200, 0.7)
+    assert controller.rate == pytest.approx(97)

@@ -14,6 +14,7 @@ import pytest
 
 from leadstatus_async._checks import require_number, require_whole, returned_by
 from leadstatus_async.errors import ConfigurationError
+from leadstatus_async.learned import Suggestion
 from leadstatus_async.policy import RateLimit, RetryPolicy
 
 HUGE = 10**400
@@ -231,3 +232,17 @@ def test_an_awaitable_that_is_returned_is_refused():
         with pytest.raises(ConfigurationError, match="x must be a plain function"):
             returned_by("x", awaitable)
     assert returned_by("x", 5) == 5
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "text"),
+    [
+        (Suggestion(RateLimit(40)), "rate_limit=RateLimit(40)"),
+        (Suggestion(RateLimit(60, per=60)), "rate_limit=RateLimit(60, per=60)"),
+        (Suggestion(concurrency=4), "concurrency=4"),
+        (Suggestion(RateLimit(40), 4), "rate_limit=RateLimit(40), concurrency=4"),
+    ],
+)
+def test_a_suggestion_reads_as_one_writes_it(suggestion, text):
+    """The options of a session, as they are stated."""
+    assert str(suggestion) == text

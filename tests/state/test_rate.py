@@ -307,11 +307,12 @@ def test_idling_after_a_429_is_no_lock_out():
 
 
 def test_server_errors_say_nothing():
-    """A 503 neither ends an episode nor counts as admitted."""
+    """A 503 or 500 neither ends an episode nor counts as admitted."""
     controller = Controller(100)
     throttle(controller, 0.0)
-    controller.observe(1.0, 503, 0.9)
-    assert controller.rate == 50
+    for status in (503, 500):
+        controller.observe(1.0, status, 0.9)
+        assert controller.rate == 50
     throttle(controller, 2.0)
     assert controller.rate == 50
 

@@ -31,6 +31,14 @@ def test_what_is_sent_evenly_is_one_run():
     assert record.between(200, 300) == 0
 
 
+def test_a_run_is_forgotten_up_to_a_moment():
+    """What was sent before goes, the rest of the run stays."""
+    record = Record()
+    passed(record, [number / 10 for number in range(100)])
+    record.forget(5.0)
+    assert record.between(-1, 10) == 50
+
+
 def test_a_pause_or_another_rate_begins_a_run():
     """What stopped, or went at another rate, is told apart; what is sent in one moment is not."""
     record = Record()

@@ -48,8 +48,8 @@ def test_every_case_stays_within_its_bounds(number):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_kind_is_found_out(kind):
-    """Whatever is drawn of a kind, time and refusals are bounded (three draws here; the page has twelve)."""
-    times, shares = kind_row(kind, SEEDS[:3])
+    """Whatever is drawn of a kind, time and refusals are bounded (two draws here; the page has twelve)."""
+    times, shares = kind_row(kind, SEEDS[:2])
     assert max(times) <= kind.worst
     assert sum(shares) / len(shares) <= 1.5 * kind.refused
     _, (mean, worst, refused, _) = next(found for found in shown(r"\| ") if found[0] == kind.name)

@@ -47,10 +47,12 @@ _REPEATED = 0.5  # of the first refusals: more further ones are no chance
 _FLIGHT = 3  # a flight of refusals counts as so many at most
 _NOTICED = 0.15  # of the rate: so much more shows when a bucket is empty
 _PACE = 0.5  # of the refusals must be above a rate
-_RIVALS = 2.0
-_ABOUT = 0.93
-_LONG = 1.9
-_SURE = 0.3
+_LOCKED = 2.0  # nats: what a limit within a second may lack where a longer one may be a lock-out instead
+_ABOUT = 0.93  # of the fastest rate: as fast, so that a limit as people state them is preferred
+_LONG = 1.9  # seconds: what takes longer does not show within one
+_SURE = 0.3  # of what is above the threshold of such a limit must have been refused
+_BUCKETS, _CLEARLY = 3, 3  # refusals from which on a bucket, and a limit that refuses half of all, is told
+_WINDOW_LOCKED, _BUCKET_LOCKED = 4, 6  # the same, where it may be a lock-out
 _OUTDATED = 0.8  # of a threshold
 _NO_FASTER = 0.98  # of a rate that was refused
 
@@ -79,6 +81,7 @@ class Explanation(msgspec.Struct, frozen=True):
             shows after `per` seconds; "at once": `number` in flight; "chance": a share `number` of all.
         number, per: as above.
         outdated: whether the latest refusal was far below the threshold, so that it must be another by now.
+        share: of what was above the threshold, as much was refused.
     """
 
     kind: Kind
@@ -99,7 +102,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     @property
     def slow(self) -> bool:
-        """Whether what it makes one wait for may be a lock-out instead."""
+        """Whether it takes longer than a second to show, as a lock-out does."""
         return (self.per if self.kind == "window" else _NOTICED * self.per) >= _LONG
 
     @property
@@ -121,29 +124,63 @@ class Explanation(msgspec.Struct, frozen=True):
                 return "by chance"
 
 
-def _dear(points: Sequence[Point]) -> bool:
-    """Return whether a refusal has been followed by a long pause."""
-    refused_at = math.inf
-    for point in points:
-        if point.refused == 1:
-            refused_at = point.at
-        elif not point.refused:
-            if point.at - refused_at >= LOCK_OUT:
-                return True
-            refused_at = math.inf
-    return False
-
-
-def _gain(found: tuple[float, Explanation]) -> float:
-    return found[0]
-
-
 class _Divided(msgspec.Struct, frozen=True):
-    """The best answer to a question: its gain, and the threshold."""
+    """The best answer to a question: its gain, the threshold, and which share above that was refused."""
 
     gain: float = 0.0
     threshold: float = 0.0
     share: float = 0.0
+
+
+_Found = tuple[float, Explanation]
+
+
+class _Seen:
+    """Points of a record in columns, with what each question needs of them.
+
+    Attributes:
+        at, since, passed, refused, rates: of the points.
+        first, further, total: refusals of either sort, and what passed.
+        began: when the first point was; `span` is the seconds since.
+        dear: whether nothing passed for as long as a lock-out lasts.
+    """
+
+    def __init__(self, points: Sequence[Point], now: float) -> None:
+        self.at = [point.at for point in points]
+        self.since = [point.since for point in points]
+        self.passed = [point.passed for point in points]
+        self.refused = [point.refused for point in points]
+        self.rates = [point.rate for point in points]
+        self.first = sum(refused == 1 for refused in self.refused)
+        self.further = sum(refused > 1 for refused in self.refused)
+        self.total = sum(self.passed)
+        self.began = self.at[0]
+        self.span = max(now, self.at[-1]) - self.began
+        self._refusals = [place for place, refused in enumerate(self.refused) if refused]
+        self._passes = [(place, passed) for place, passed in enumerate(self.passed) if passed]
+        # Of each episode: when the first was refused, when the last, and when something passed again.
+        self.episodes: list[tuple[float, float, float]] = []
+        for place in self._refusals:
+            if place + 1 < len(points) and not self.refused[place + 1]:
+                self.episodes.append((self._refused_first(place), self.at[place], self.at[place + 1]))
+        self.dear = any(end - first >= LOCK_OUT for first, _, end in self.episodes)
+
+    def _refused_first(self, place: int) -> float:
+        while place and self.refused[place] > 1:
+            place -= 1
+        return self.at[place]
+
+    def divided(self, numbers: Sequence[float], recall: float = _EXPLAINED) -> _Divided:
+        """Find the threshold that best divides the points by these numbers, one for each."""
+        refused = [(numbers[place], 1.0) for place in self._refusals]
+        least = min(refused)[0]
+        passed = [(numbers[place], float(count)) for place, count in self._passes if numbers[place] >= least]
+        return _best(refused, passed, float(self.total), recall)
+
+    def outdated(self, numbers: Sequence[float], most: float) -> bool:
+        """Return whether the latest first refusal was far below the threshold."""
+        latest = next(place for place in reversed(self._refusals) if self.refused[place] == 1)
+        return numbers[latest] < _OUTDATED * most
 
 
 def explain(
@@ -159,185 +196,194 @@ def explain(
         luck: nats that an explanation must gain at least.
     """
     points = [point for point in record.points() if point.at >= since]
-    first = sum(point.refused == 1 for point in points)
-    if first < 2:
+    if sum(point.refused == 1 for point in points) < 2:
         return None
-    passed = sum(point.passed for point in points)
-    dear = _dear(points)
-    once = [point for point in points if point.refused <= 1]
-    found = [*_windows(points, now), *_buckets(points, now)]
-    if dear and any(why.slow for _, why in found):
-        again = [*_windows(once, now), *_buckets(once, now)]
-        slow = max([gain for gain, why in again if why.slow], default=0.0)
-        if max([gain for gain, why in again if not why.slow], default=0.0) > slow - _RIVALS:
-            found = [(gain, why) for gain, why in found if not why.slow]  # it may as well be a lock-out
-    found = [(gain, why) for gain, why in found if why.share >= _SURE or not why.slow]
-    if first < 3:
-        found = [(gain, why) for gain, why in found if why.kind == "window"]
-    if dear and first < 6:
-        found = [(gain, why) for gain, why in found if not why.slow or (first > 3 and why.kind == "window")]
-    found = [(gain, why) for gain, why in found if why.rate < _NO_FASTER * doubts.too_fast]
+    seen = _Seen(points, now)
+    once = _Seen([point for point in points if point.refused <= 1], now) if seen.further else seen
+    found = [
+        (gain, why)
+        for gain, why in _limits(seen, once)
+        if why.rate < _NO_FASTER * doubts.too_fast and _shown(why, seen)
+    ]
     best = max([gain for gain, _ in found], default=0.0)
-    most = -_likelihood(float(sum(point.refused > 0 for point in points)), float(passed))
-    clear = _CLEAR * most if first > 2 else math.inf
+    clear = math.inf
+    if seen.first >= _CLEARLY:
+        clear = _CLEAR * -_likelihood(float(seen.first + seen.further), float(seen.total))
     at_once = _at_once(record)
     if at_once is not None and at_once[0] >= max(min(doubts.at_once, clear), (1 - _RIVAL) * best):
         return at_once[1]
-    pace = _divide(once, [point.rate for point in once], _PACE).gain
+    pace = once.divided(once.rates, _PACE).gain
     # If how fast it went tells as much, it is for the controller to find how fast it may go.
-    rival = 0.0 if dear else pace
-    if best >= max(rival, min(max(luck, _EACH * first), clear)):
-        outdated = max(found, key=_gain)[1].outdated
-        nearly = best - min(doubts.hope, _RIVAL * best)
-        good = [why for gain, why in found if gain >= nearly and why.outdated == outdated]
-        fastest = max(why.rate for why in good)
-        return max(
-            (why for why in good if why.rate >= _ABOUT * fastest), key=lambda why: (why.usual, why.rate)
-        )
+    rival = 0.0 if seen.dear else pace
+    if best >= max(rival, min(max(luck, _EACH * seen.first), clear)):
+        return _fastest(found, best, best - min(doubts.hope, _RIVAL * best))
     early, later, each = _TOO_MUCH
-    further = sum(point.refused > 1 for point in points)
+    new = seen.first == doubts.refusals == Doubts().refusals
     if (
-        first >= (2 if dear else 1) * doubts.refusals
-        and max(best, pace) < (early if first == doubts.refusals == 3 else max(later, each * first))
-        and passed >= _SELDOM * first
-        and further <= _REPEATED * first
+        seen.first >= (2 if seen.dear else 1) * doubts.refusals
+        and max(best, pace) < (early if new else max(later, each * seen.first))
+        and seen.total >= _SELDOM * seen.first
+        and seen.further <= _REPEATED * seen.first
     ):
-        return Explanation("chance", first / (first + passed))
+        return Explanation("chance", seen.first / (seen.first + seen.total))
     return None
 
 
-def _windows(points: Sequence[Point], now: float) -> Iterator[tuple[float, Explanation]]:
+def _limits(seen: _Seen, once: _Seen) -> list[_Found]:
+    """Return windows and buckets with their gains; none that takes long where a lock-out is as likely."""
+    found = [*_windows(seen), *_buckets(seen)]
+    if seen.dear and any(why.slow for _, why in found):
+        again = found if once is seen else [*_windows(once), *_buckets(once)]
+        slow = max([gain for gain, why in again if why.slow], default=0.0)
+        if max([gain for gain, why in again if not why.slow], default=0.0) > slow - _LOCKED:
+            return [(gain, why) for gain, why in found if not why.slow]
+    return found
+
+
+def _shown(why: Explanation, seen: _Seen) -> bool:
+    """Return whether there were enough refusals for a limit of its kind, and few enough others."""
+    bucket = why.kind == "bucket"
+    least = _BUCKETS if bucket else 0
+    if why.slow and seen.dear:
+        least = _BUCKET_LOCKED if bucket else _WINDOW_LOCKED
+    return seen.first >= least and (why.share >= _SURE or not why.slow)
+
+
+def _fastest(found: Sequence[_Found], best: float, nearly: float) -> Explanation:
+    """Return the fastest of those that explain nearly as much as the best, and as well what came last."""
+    outdated = next(why.outdated for gain, why in found if gain == best)
+    good = [why for gain, why in found if gain >= nearly and why.outdated == outdated]
+    least = _ABOUT * max(why.rate for why in good)
+    return max((why for why in good if why.rate >= least), key=lambda why: (why.usual, why.rate))
+
+
+def _windows(seen: _Seen) -> Iterator[_Found]:
     """Ask how many had passed in so many seconds, up to then or since a window began."""
-    lengths = {length: 0.0 for length in _USUAL if length <= _GRID * (now - points[0].at)}
-    began, refused_at = points[0].at, -math.inf
-    ends: list[
-        tuple[float, float, float]
-    ] = []  # for how long it was not asked, when it passed, since the last
-    for point in points:
-        if point.refused:
-            refused_at = point.at
-        elif refused_at > -math.inf:  # the first that passed again: the window ended in between
-            ends.append((point.at - refused_at, point.at, point.at - began))
-            began, refused_at = point.at, -math.inf
-    for unasked, _, longest in ends:
+    lengths = {length: 0.0 for length in _USUAL if length <= _GRID * seen.span}
+    began = seen.began
+    for _, last, end in seen.episodes:  # the window ended between the last refusal and what passed then
+        unasked = end - last
+        longest, began = end - began, end
         for length in (longest, longest - unasked / 2, longest - unasked):
             if length > _SHORTEST and all(abs(length - other) > 0.02 * length for other in lengths):
                 lengths[length] = _ODD
-    tightest = [end for _, end, _ in sorted(ends)[:_TIGHTEST]]
+    tightest = sorted((end - last, end) for _, last, end in seen.episodes)[:_TIGHTEST]
     for length, prior in lengths.items():
-        yield _window(points, _sliding(points, length), length, prior)
-        for end in tightest:
-            yield _window(points, _fixed(points, length, end), length, prior + _ODD)
+        yield _window(seen, _sliding(seen, length), length, prior)
+        for _, end in tightest:
+            yield _window(seen, _fixed(seen, length, end), length, prior + _ODD)
 
 
-def _window(
-    points: Sequence[Point], numbers: list[float], length: float, prior: float
-) -> tuple[float, Explanation]:
-    divided = _divide(points, numbers)
+def _window(seen: _Seen, numbers: list[float], length: float, prior: float) -> _Found:
+    divided = seen.divided(numbers)
     most = float(max(1, round(divided.threshold)))
-    return divided.gain - prior, Explanation(
-        "window", most, length, _outdated(points, numbers, most), divided.share
-    )
+    outdated = seen.outdated(numbers, most)
+    return divided.gain - prior, Explanation("window", most, length, outdated, divided.share)
 
 
-def _buckets(points: Sequence[Point], now: float) -> Iterator[tuple[float, Explanation]]:
+def _buckets(seen: _Seen) -> Iterator[_Found]:
     """Ask how full a bucket was; between two refusals passes just what it leaks."""
-    span = now - points[0].at
-    rates = {sum(point.passed for point in points) / span * _GRID**step for step in range(_STEPS)}
-    firsts = [point.at for point in points if point.refused == 1]
+    average = seen.total / seen.span
+    rates = {average * _GRID**step for step in range(_STEPS)}
+    firsts = [at for at, refused in zip(seen.at, seen.refused, strict=True) if refused == 1]
     for first in firsts[:-1]:
-        count = sum(point.passed for point in points if first < point.at <= firsts[-1])
+        both = zip(seen.at, seen.passed, strict=True)
+        count = sum(passed for at, passed in both if first < at <= firsts[-1])
         rates.add(count / (firsts[-1] - first))
     for rate in rates - {0.0}:
-        levels = _leaking(points, rate)
-        divided = _divide(points, levels)
-        if divided.threshold <= rate * span:  # else all could have come out of what it held at first
+        levels = _leaking(seen, rate)
+        divided = seen.divided(levels)
+        if divided.threshold <= rate * seen.span:  # else all could have come out of what it held at first
             most = max(1.0, divided.threshold)
-            seen = max(1.0, (most + 1) / (_NOTICED * rate))
-            yield (
-                divided.gain - _ODD,
-                Explanation("bucket", rate, seen, _outdated(points, levels, most), divided.share),
-            )
+            per = max(1.0, (most + 1) / (_NOTICED * rate))
+            outdated = seen.outdated(levels, most)
+            yield divided.gain - _ODD, Explanation("bucket", rate, per, outdated, divided.share)
 
 
-def _outdated(points: Sequence[Point], numbers: Sequence[float], most: float) -> bool:
-    """Return whether the latest first refusal was far below the threshold."""
-    both = zip(reversed(numbers), reversed(points), strict=True)
-    return next(number for number, point in both if point.refused == 1) < _OUTDATED * most
-
-
-def _at_once(record: Record) -> tuple[float, Explanation] | None:
+def _at_once(record: Record) -> _Found | None:
     """Ask how many were in flight."""
     numbers = record.in_flight()
     refused = sum(number[1] for number in numbers)
-    share = min(1.0, _FLIGHT * len(record.refusals) / refused) if refused else 1.0
-    samples = [(number, share * refused, passed) for number, refused, passed in numbers]
-    divided = _best(samples, recall=_ALL)
+    if not refused:
+        return None
+    share = min(1.0, _FLIGHT * len(record.refusals) / refused)
+    divided = _best(
+        [(number, share * refused) for number, refused, _ in numbers if refused],
+        [(number, passed) for number, _, passed in numbers],
+        sum(passed for *_, passed in numbers),
+        _ALL,
+    )
     if divided.threshold <= 1.0:
         return None
     return divided.gain, Explanation("at once", divided.threshold - 1)
 
 
-def _sliding(points: Sequence[Point], length: float) -> list[float]:
+def _sliding(seen: _Seen, length: float) -> list[float]:
     """Return for each point how many had passed in the seconds before it."""
     numbers: list[float] = []
     oldest, total = 0, 0
-    for point in points:
-        while points[oldest].at <= point.at - length:
-            total -= points[oldest].passed
+    for at, passed in zip(seen.at, seen.passed, strict=True):
+        while seen.at[oldest] <= at - length:
+            total -= seen.passed[oldest]
             oldest += 1
-        total += point.passed
-        numbers.append(total - (point.passed > 0))
+        total += passed
+        numbers.append(total - (passed > 0))
     return numbers
 
 
-def _fixed(points: Sequence[Point], length: float, end: float) -> list[float]:
+def _fixed(seen: _Seen, length: float, end: float) -> list[float]:
     """Return for each point how many had passed since its window began; one ended then."""
     numbers: list[float] = []
     window, total = -math.inf, 0
-    for point in points:
-        place = (point.at - end) // length
+    for at, passed in zip(seen.at, seen.passed, strict=True):
+        place = (at - end) // length
         if place != window:
             window, total = place, 0
-        total += point.passed
-        numbers.append(total - (point.passed > 0))
+        total += passed
+        numbers.append(total - (passed > 0))
     return numbers
 
 
-def _leaking(points: Sequence[Point], rate: float) -> list[float]:
+def _leaking(seen: _Seen, rate: float) -> list[float]:
     """Return for each point the level of a bucket that leaks at that rate, in tenths."""
     levels: list[float] = []
-    level, at = 0.0, points[0].at
-    for point in points:
-        level = max(0.0, level - (point.since - at) * rate)
-        if point.passed:  # evenly, so that it leaks between them
-            level = max(1.0, level + point.passed - (point.at - point.since) * rate)
-        at = point.at
-        levels.append(round(level - (point.passed > 0), 1))
+    level, before = 0.0, seen.began
+    for at, since, passed in zip(seen.at, seen.since, seen.passed, strict=True):
+        level = max(0.0, level - (since - before) * rate)
+        if passed:  # evenly, so that it leaks between them
+            level = max(1.0, level + passed - (at - since) * rate)
+        before = at
+        levels.append(round(level - (passed > 0), 1))
     return levels
 
 
-def _divide(points: Sequence[Point], numbers: Sequence[float], recall: float = _EXPLAINED) -> _Divided:
-    pairs = zip(numbers, points, strict=True)
-    return _best([(number, float(point.refused > 0), float(point.passed)) for number, point in pairs], recall)
+def _best(
+    refused: list[tuple[float, float]], passed: list[tuple[float, float]], total: float, recall: float
+) -> _Divided:
+    """Find the threshold that divides best.
 
+    Only the numbers of refusals come into question: below one, further passes only make it worse.
 
-def _best(samples: list[tuple[float, float, float]], recall: float) -> _Divided:
-    """Find the threshold that divides samples best, each a number and how many were refused and passed."""
-    refused = sum(sample[1] for sample in samples)
-    passed = sum(sample[2] for sample in samples)
-    samples.sort(reverse=True)
-    chance = _likelihood(refused, passed)
+    Args:
+        refused: numbers, and how many were refused at each.
+        passed: the same of what passed, at least of what is not below all refusals.
+        total: how many passed in all.
+        recall: share of the refusals that must be above the threshold.
+    """
+    both = sum(weight for _, weight in refused)
+    chance = _likelihood(both, total)
+    passing = sorted(passed)
     best = _Divided()
     above = below = 0.0  # refused and passed, at this number or above
-    for at, (number, more, fewer) in enumerate(samples):
-        above += more
-        below += fewer
-        if at + 1 < len(samples) and samples[at + 1][0] == number:
+    refused = sorted(refused, reverse=True)
+    for place, (number, weight) in enumerate(refused):
+        above += weight
+        if place + 1 < len(refused) and refused[place + 1][0] == number:
             continue
-        if above >= recall * refused > 0 and above * passed > below * refused:
-            rest = _likelihood(max(0.0, refused - above), passed - below)
-            gain = _likelihood(above, below) + rest - chance
+        while passing and passing[-1][0] >= number:
+            below += passing.pop()[1]
+        if above >= recall * both and above * total > below * both:
+            gain = _likelihood(above, below) + _likelihood(max(0.0, both - above), total - below) - chance
             if gain > best.gain:
                 best = _Divided(gain, number, above / (above + below))
     return best

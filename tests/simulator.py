@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from leadstatus_async import RateLimit, RetryPolicy
 from leadstatus_async._state.rate import Controller
-from leadstatus_async._state.sizes import sizes
+from leadstatus_async._state.sizes import learned_size, sizes
 from leadstatus_async._state.throttle import ThrottleRun
 from leadstatus_async._steps.decide import stated_pause
 from leadstatus_async._steps.headers import RateHint
@@ -266,7 +266,7 @@ class Client:
         bucket = learned[0] if learned else Bucket(self.now, 1.0, rate)
         bucket.settle(self.now)
         bucket.drip = rate
-        bucket.capacity = 1.0 + 0.005 * max(0.0, rate - 50.0)
+        bucket.capacity = learned_size(rate)
         self._buckets = [plain] if rate >= self.limit.rate else [plain, bucket]
 
     def _throttled(self, sent_at: float, stated: float | None) -> None:

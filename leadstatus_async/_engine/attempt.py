@@ -71,6 +71,7 @@ class Attempt:
     Attributes:
         in_flight: requests on the wire.
         limiter_state: the limiter's, as of the last answer; None before.
+        slots: requests that may be in flight, as far as the limiter knows; infinity for any number.
         owed: tokens, for requests that aiohttp sent besides by itself (a3): the next ones wait for these too.
     """
 
@@ -91,12 +92,8 @@ class Attempt:
         self._redactor = redactor
         self._loop = loop
         self.limiter_state: RateLimitState | None = None
+        self.slots = math.inf
         self._dice = random.SystemRandom()  # which forked workers do not share, as they would a generator
-
-    @property
-    def slots(self) -> float:
-        """How many requests may be in flight, as far as the limiter knows; infinity for any number."""
-        return getattr(self.limiter_state, "slots", None) or math.inf
 
     def depart(self, job: Job, request: Request) -> Ruling:
         """Note that a request goes out now."""
@@ -231,6 +228,7 @@ class Attempt:
     def _observe(self, received: Received, sent_at: float) -> bool:
         before = self.limiter_state or self._limiter.state
         after = self.limiter_state = self._limiter.observe(received, sent_at)
+        self.slots = max(1, getattr(after, "slots", None) or math.inf)  # a lent limiter may not tell
         if after.rate == before.rate:
             return False
         self._observer.rate_changed(before, after)

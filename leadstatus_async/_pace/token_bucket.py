@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from leadstatus_async._log import Log
 from leadstatus_async._pace.bucket import Bucket
 from leadstatus_async._state.rate import Controller
+from leadstatus_async._state.sizes import learned_size
 from leadstatus_async._steps.headers import rate_hint, retry_after
 from leadstatus_async.errors import RateLimitError, SessionLoopError
 from leadstatus_async.learned import RateLimitState
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 logger = Log("leadstatus_async.limiter")
 
 _RESOLUTION = 0.001  # libuv, and so uvloop, rounds timers to milliseconds and may fire early (b7)
-_FAST, _LATE = 50.0, 0.005  # requests per second from which on seconds of a late timer cost something
 _REFUSED, _UNAVAILABLE = 429, 503
 _WORTH_TELLING = 1.0  # sixteen 429s in flight extend one pause sixteen times, by milliseconds
 
@@ -266,8 +266,7 @@ class TokenBucketLimiter:
             self._learned = Bucket(RateLimit(rate))
             self._learned.reopen(self._paused_until)
             self._buckets.append(self._learned)
-        # Of size 1, since whoever was refused cannot afford a burst, but for what late timers cost (b6).
-        self._change_rate(self._learned, 1.0 + _LATE * max(0.0, rate - _FAST), rate)
+        self._change_rate(self._learned, learned_size(rate), rate)
         if rate == self._configured:
             self._buckets.remove(self._learned)
             self._learned = None

@@ -96,6 +96,11 @@ class Explanation(msgspec.Struct, frozen=True):
         return self.kind in {"window", "bucket"}
 
     @property
+    def acts(self) -> bool:
+        """Whether it is answered by itself: all is but a limit for which the rate that passes is found."""
+        return self.slow or not self.is_rate
+
+    @property
     def usual(self) -> bool:
         """Whether it is a limit as people state them."""
         return self.kind == "bucket" or self.per in _USUAL

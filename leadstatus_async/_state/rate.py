@@ -63,15 +63,12 @@ _WOBBLE = 0.25  # nor are smaller ones of what headers suggest, which each answe
 _REFUSED, _MAYBE = (429, 503), 503  # what may be a refusal, and which of it may be something else
 _DOUBLY = 2.0  # what may be no refusal must be explained so much better
 _BEHIND = 3  # requests that passed behind each that was refused: going slower would not have helped
-_TRIAL, _TIMES, _TOLERATED = (
-    2,
-    3.0,
-    0.02,
-)  # refusals that end a trial, if so many times the share, or this one
+_TRIAL = 2  # refusals after which a trial has failed,
+_TIMES, _TOLERATED = 3.0, 0.02  # if they are so many times what was taken for chance, or this share of all
 _BEYOND = 1.15  # of what an explanation allows in its time: that passed, so it is none
 _MARGIN = 1.01  # of the rate at which a bucket leaks: requests arrive less evenly than they are sent
 _MOMENT, _END = 0.1, 0.1  # seconds of a first pause where it is known why; or of a window, at whose end it is
-_SECOND = 1.0
+_SECOND = 1.0  # in which a limit is seen by itself
 _WINDOWS = 3.0  # that are kept to before a probe
 _SHOWN, _MODEST = 5.0, 0.98  # seconds after which a rate may be stated, and how much of it
 _LONGER = 1.5  # than refusals were apart before: that without one shows what may be stated
@@ -93,6 +90,23 @@ class Controller(msgspec.Struct):
             been disproved.
         why: why requests were refused, if that can be told.
         reason: why the rate is below the configured one, or what else is done about refusals; "" if nothing.
+        record: all that was seen, for `explain`.
+        doubts: what speaks against explanations.
+        learned: the rate without what headers suggest.
+        aim: where it settles.
+        hinted, hinted_until: the rate that headers suggest, and when their window is over.
+        longest_reset: seconds that headers ever stated until a reset, at most.
+        episode: that which goes on.
+        stretch: what was admitted since the last one.
+        fresh: requests sent before that went at a rate that has been given up since.
+        grown_at: when the rate was last seen to.
+        held: seconds of work since it was found.
+        patience: after how many of them a probe begins.
+        adopted_at: when the explanation was adopted.
+        shown: what may be stated next time.
+        apart: seconds between refusals at rates that were kept to, or of one episode, at most.
+        refused_at: when the latest refusal came that was cut for.
+        kept: requests that passed since the last that was refused.
     """
 
     configured_rate: float
@@ -109,15 +123,15 @@ class Controller(msgspec.Struct):
     longest_reset: float = 0.0
     episode: _Episode | None = None
     stretch: _Stretch = msgspec.field(default_factory=lambda: _Stretch())  # noqa: PLW0108 - defined below
-    fresh: float = -math.inf  # requests sent earlier went at a rate that has been given up since
+    fresh: float = -math.inf
     grown_at: float = 0.0
-    held: float = 0.0  # seconds of work since the rate was found
+    held: float = 0.0
     patience: float = _PATIENCE
-    adopted_at: float = -math.inf  # when the explanation was
+    adopted_at: float = -math.inf
     shown: Suggestion | None = None
-    apart: float = 0.0  # seconds between refusals at rates that were kept to, at most
-    refused_at: float = math.inf  # when the latest of them came
-    kept: int = 0  # requests that passed since the last that was refused
+    apart: float = 0.0
+    refused_at: float = math.inf
+    kept: int = 0
 
     def __post_init__(self) -> None:
         if not self.rate:
@@ -126,7 +140,7 @@ class Controller(msgspec.Struct):
     @property
     def kept_to(self) -> Explanation | None:
         """The limit that is kept to because it explains the refusals; None if the circle finds the rate."""
-        return self.why if self.why is not None and self.why.is_rate and self.why.slow else None
+        return self.why if self.why is not None and self.why.is_rate and self.why.acts else None
 
     @property
     def slots(self) -> int | None:
@@ -136,7 +150,7 @@ class Controller(msgspec.Struct):
     @property
     def first_pause(self) -> float | None:
         """Seconds that a pause need last at most, unless it is in vain; None if that is not known."""
-        if self.why is None or (self.why.is_rate and not self.why.slow):
+        if self.why is None or not self.why.acts:
             return None
         return max(_MOMENT, _END * self.why.per if self.why.kind == "window" else 0.0)
 
@@ -276,10 +290,10 @@ class Controller(msgspec.Struct):
             over = min(now, paused_until + _IDLE)
             dear = over - episode.began > LOCK_OUT
             self.why = why
-            if why is None or (why.is_rate and not why.slow):
-                self._resume(episode, sent_at, wary=dear and not episode.probed)
-            else:
+            if why is not None and why.acts:
                 self._adopt(why, now)
+            else:
+                self._resume(episode, sent_at, wary=dear and not episode.probed)
             self.patience = self._worth(episode, over - (episode.began if dear else episode.refused_at))
             if not episode.probed:
                 self.apart = max(self.apart, now - episode.began)
@@ -380,10 +394,12 @@ class Controller(msgspec.Struct):
 
     @property
     def probing(self) -> bool:
+        """Whether it goes beyond what is known to pass."""
         return self.held >= self.patience
 
     @property
     def slowest(self) -> float:
+        """Requests per second that a cut never goes below."""
         return min(_SLOWEST, self.configured_rate)
 
     def _publish(self, *, jump: bool) -> None:
@@ -417,6 +433,7 @@ class _Episode(msgspec.Struct):
         certain: whether anything but a 503 was among them.
         refused_at: when the latest 429 came.
         refusals: 429s so far.
+        behind: requests that were sent after the first of them, before it was known, and passed.
     """
 
     began: float
@@ -437,6 +454,7 @@ class _Stretch(msgspec.Struct):
         recent: when the requests of the last two seconds were sent.
         began, last: when the first and the last were.
         count: how many.
+        resumed: whether it follows an episode of less than a second.
     """
 
     recent: list[float] = []

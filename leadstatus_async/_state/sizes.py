@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from leadstatus_async.policy import RateLimit
 
 _LAG_OF_ONE = 0.002  # seconds by which a server's own bucket may be behind ours where each token is a burst
+_LATE = 0.005  # seconds by which timers may be late, all in all
+_SLOW = 50.0  # requests per second up to which late timers cost a bucket of one token nothing
+
+
+def learned_size(rate: float) -> float:
+    """Return the capacity of a bucket for a rate that was learned.
+
+    One, since whoever was refused cannot afford a burst, but for what late timers cost at high rates (b6).
+    """
+    return 1.0 + _LATE * max(0.0, rate - _SLOW)
 
 
 def sizes(limit: RateLimit) -> tuple[float, float]:
@@ -23,5 +33,5 @@ def sizes(limit: RateLimit) -> tuple[float, float]:
     if limit.burst is not None:
         return float(limit.burst), limit.rate / (1.01 if limit.burst < limit.max_rate else 1.0)
     whole = int(limit.max_rate)  # a window that holds at most 2.5 requests holds 2
-    capacity = min(float(whole), 1 + 0.005 * limit.rate)
+    capacity = min(float(whole), 1 + _LATE * limit.rate)
     return capacity, (whole + 1 - capacity) / (1.01 * limit.per)

@@ -193,9 +193,9 @@ class Controller(msgspec.Struct):
         self.hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
         jump = False
         if status in _REFUSED:
-            self.record.refused(now, sent_at, self.rate)
+            news = self.record.refused(now, sent_at, self.rate)
             self.kept = 0
-            jump = self._refused(now, sent_at, certain=status != _MAYBE)
+            jump = self._refused(now, sent_at, certain=status != _MAYBE, news=news)
         elif status < 500:
             self.record.passed(now, sent_at, self.rate)
             self.kept += 1
@@ -220,14 +220,14 @@ class Controller(msgspec.Struct):
         stated = suggested_rate(msgspec.structs.replace(hint, reset=reset))
         return math.inf if stated is None else max(stated, min(1.0, self.configured_rate))
 
-    def _refused(self, now: float, sent_at: float, *, certain: bool) -> bool:
+    def _refused(self, now: float, sent_at: float, *, certain: bool, news: bool) -> bool:
         """Cut, unless this refusal belongs to an episode already seen, or going slower is no use."""
         if self.episode is not None:
             self.episode.refusals += 1
             self.episode.refused_at = now
             if self.episode.certain or not certain:
                 return False
-        elif sent_at < self.fresh or self._still_holds(now):
+        elif sent_at < self.fresh or self._still_holds(now, news=news):
             return False
         failed = min(self.rate, 2 * self.stretch.rate(now))
         confirmed = self.probing and self.ceiling is not None and self._confirms(self.ceiling, sent_at)
@@ -246,11 +246,13 @@ class Controller(msgspec.Struct):
         self.learned = max(min(_DEEPEST_CUT * failed, max(1.0, 1 / max(1e-3, now - sent_at))), self.slowest)
         return True
 
-    def _still_holds(self, now: float) -> bool:
+    def _still_holds(self, now: float, *, news: bool) -> bool:
         """Whether refusals are explained by what going slower does not help; that is on trial."""
         before = self.why
         if before is None or before.is_rate:
             return False
+        if not news:  # sixteen in flight that are refused are asked about once
+            return True
         refused = sum(refusal.sent_at > self.adopted_at for refusal in self.record.refusals)
         passed = self.record.between(self.adopted_at, now)
         failed = False

@@ -108,15 +108,18 @@ class Record(msgspec.Struct):
         if len(runs) > _RUNS:
             self._coarsen(sent_at)
 
-    def refused(self, now: float, sent_at: float, rate: float) -> None:
+    def refused(self, now: float, sent_at: float, rate: float) -> bool:
         """Note a request that was refused, as is known now.
 
-        One that was sent before the last refusal was known says the same once more.
+        Returns:
+            Whether that is news: one that was sent before the last refusal was known says the same again.
         """
         self._flown(sent_at, now, refused=True)
-        if not self.refusals or sent_at >= self.refusals[-1].came_at:
-            self.refusals.append(Refusal(sent_at, now, rate))
-            del self.refusals[:-_REFUSALS]
+        if self.refusals and sent_at < self.refusals[-1].came_at:
+            return False
+        self.refusals.append(Refusal(sent_at, now, rate))
+        del self.refusals[:-_REFUSALS]
+        return True
 
     def forget(self, before: float) -> None:
         """Forget what was sent before that."""

@@ -65,6 +65,7 @@ _DOUBLY = 2.0  # what may be no refusal must be explained so much better
 _BEHIND = 3  # requests that passed behind each that was refused: going slower would not have helped
 _TRIAL = 2  # refusals after which a trial has failed,
 _TIMES, _TOLERATED = 3.0, 0.02  # if they are so many times what was taken for chance, or this share of all
+_KEPT = 100  # requests that pass before more slots are tried: one in a hundred may be refused for that
 _BEYOND = 1.15  # of what an explanation allows in its time: that passed, so it is none
 _MARGIN = 1.01  # of the rate at which a bucket leaks: requests arrive less evenly than they are sent
 _MOMENT, _END = 0.1, 0.1  # seconds of a first pause where it is known why; or of a window, at whose end it is
@@ -104,6 +105,7 @@ class Controller(msgspec.Struct):
         patience: after how many of them a probe begins.
         adopted_at: when the explanation was adopted.
         shown: what may be stated next time.
+        tried: slots beyond those that are known to pass.
         apart: seconds between refusals at rates that were kept to, or of one episode, at most.
         refused_at: when the latest refusal came that was cut for.
         kept: requests that passed since the last that was refused.
@@ -129,6 +131,7 @@ class Controller(msgspec.Struct):
     patience: float = _PATIENCE
     adopted_at: float = -math.inf
     shown: Suggestion | None = None
+    tried: int = 0
     apart: float = 0.0
     refused_at: float = math.inf
     kept: int = 0
@@ -145,7 +148,9 @@ class Controller(msgspec.Struct):
     @property
     def slots(self) -> int | None:
         """How many requests may be in flight; None for as many as one likes."""
-        return int(self.why.number) if self.why is not None and self.why.kind == "at once" else None
+        if self.why is None or self.why.kind != "at once":
+            return None
+        return int(self.why.number) + self.tried
 
     @property
     def first_pause(self) -> float | None:
@@ -158,7 +163,7 @@ class Controller(msgspec.Struct):
     def suggestion(self) -> Suggestion | None:
         """What to state next time; None while nothing can be told, or nothing would help."""
         if self.slots is not None:
-            return Suggestion(concurrency=self.slots) if self.kept >= _BUSY else None
+            return Suggestion(concurrency=self.slots - self.tried) if self.kept >= _BUSY else None
         return self.shown
 
     def _show(self) -> Suggestion | None:
@@ -253,6 +258,9 @@ class Controller(msgspec.Struct):
             return False
         if not news:  # sixteen in flight that are refused are asked about once
             return True
+        if self.tried:  # more than was found: that confirms it
+            self.tried, self.held, self.patience = 0, 0.0, min(_LONGEST, _RARER * self.patience)
+            return True
         refused = sum(refusal.sent_at > self.adopted_at for refusal in self.record.refusals)
         passed = self.record.between(self.adopted_at, now)
         failed = False
@@ -317,7 +325,7 @@ class Controller(msgspec.Struct):
 
     def _adopt(self, why: Explanation, now: float) -> None:
         """Do what an explanation asks for."""
-        self.adopted_at = now
+        self.adopted_at, self.tried = now, 0
         if why.is_rate:
             self.ceiling = why.rate
             window = why.kind == "window"
@@ -371,11 +379,14 @@ class Controller(msgspec.Struct):
 
     def _grow(self, now: float) -> None:
         """Settle below the ceiling, and probe beyond it when that has lasted; only work counts as time."""
-        if self.ceiling is None:
+        if self.ceiling is None and self.slots is None:
             return
         step = min(max(0.0, now - self.grown_at), _BUSY / self.rate)
         self.grown_at = now
         self.held += step
+        if self.why is not None and self.slots is not None:
+            self._widen(now, self.why)
+            return
         if self.kept % _BUSY == 0:
             self.shown = self._show() or self.shown
         if self.probing:
@@ -393,6 +404,17 @@ class Controller(msgspec.Struct):
         # A ceiling just below the configured rate is not disproved by having been climbed past for a moment.
         if self.learned == self.configured_rate and self.held >= self.patience + _PATIENCE:
             self.ceiling = None
+
+    def _widen(self, now: float, why: Explanation) -> None:
+        """Try some more at once where fewer have held for long; beyond a hundred there is no such limit."""
+        if not self.probing or self.kept < _KEPT:
+            return
+        number = why.number + self.tried  # which have passed
+        self.why = msgspec.structs.replace(why, number=number)
+        self.tried, self.held, self.kept = max(1, int(number) // 4), 0.0, 0
+        if number > _KEPT:
+            self.why, self.tried = None, 0
+            self.record.forget(now)
 
     @property
     def probing(self) -> bool:

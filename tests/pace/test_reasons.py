@@ -97,6 +97,50 @@ def test_more_than_was_taken_for_chance_ends_the_trial():
     assert controller.doubts.refusals == 2 * before
 
 
+class Wider(AtOnce):
+    """A server that takes more at once from some request on."""
+
+    asked = 0
+
+    def admit(self, now):
+        self.asked += 1
+        if self.asked == 500:
+            self.most = 16
+        return super().admit(now)
+
+
+def test_more_at_once_are_tried_again():
+    """Four at once, later sixteen: a session that lives for weeks is not held to four for ever."""
+    client = Client(Wider(4), RateLimit(200), latency=0.05)
+    client.ask(400)
+    assert client.controller.slots in {4, 5}
+    client.ask(6000)
+    assert client.controller.slots is None or client.controller.slots >= 15
+
+
+def test_trying_more_at_once_costs_little():
+    """Four at once for long: fewer than one in a hundred is refused for trying five, and it stays at four."""
+    client = Client(AtOnce(4), RateLimit(200), latency=0.05)
+    client.ask(400)
+    refused = client.outcome.refused
+    client.ask(8000)
+    assert client.outcome.refused - refused < 60
+    assert client.controller.slots in {4, 5}
+    assert client.controller.doubts.at_once == 7
+
+
+def test_beyond_a_hundred_at_once_there_is_no_limit():
+    """Nothing is refused any more: the belief ends."""
+    client = Client(Wider(4), RateLimit(200), latency=0.005)
+    client.server.most = 1
+    client.ask(450)
+    client.server.most = 10**6
+    client.server.asked = 501
+    client.ask(9000)
+    assert client.controller.why is None
+    assert client.controller.reason == ""
+
+
 def test_slots_that_do_not_help_are_given_back():
     """Four at once, then 20 a second: fewer slots do not help, going slower does."""
 

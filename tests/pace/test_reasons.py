@@ -131,12 +131,11 @@ def test_trying_more_at_once_costs_little():
 
 def test_beyond_a_hundred_at_once_there_is_no_limit():
     """Nothing is refused any more: the belief ends."""
-    client = Client(Wider(4), RateLimit(200), latency=0.005)
-    client.server.most = 1
-    client.ask(450)
+    client = Client(AtOnce(4), RateLimit(200), latency=0.05)
+    client.ask(400)
+    assert client.controller.reason == "4 at once"
     client.server.most = 10**6
-    client.server.asked = 501
-    client.ask(9000)
+    client.ask(15_000)
     assert client.controller.why is None
     assert client.controller.reason == ""
 

@@ -138,3 +138,12 @@ def test_a_limit_that_has_dropped_is_told():
     )
     why = explain(record, now, Doubts())
     assert why is None or why.outdated
+
+
+def test_what_was_forgotten_of_flights_explains_nothing():
+    """Refusals whose flights are forgotten: nothing can be said about how many were in flight."""
+    record, now = ask(server(SlidingWindow(20, 2)), 10, [50, 30, 20])
+    record.flights, record.numbers = [], {}
+    why = explain(record, now, Doubts())
+    assert why is not None
+    assert why.kind == "window"

@@ -26,7 +26,8 @@ class Limiter(Protocol):
 
         Args:
             max_pause: longest pause that is waited for, in seconds; None waits for any.
-            waiting: how many requests could go now, this one included: a hint, by which a limiter over a
+            waiting: how many requests could go now, this one included, if there were tokens and slots for
+                all: a hint. What fits into what remains of a window need not be slow, and a limiter over a
                 network may take several tokens in one command and hand them to the next who ask.
 
         Raises:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from leadstatus_async import RateLimit, RetryPolicy
 from leadstatus_async._state.rate import Controller
 from leadstatus_async._state.sizes import learned_size, sizes
+from leadstatus_async._state.stated import Stated
 from leadstatus_async._state.throttle import ThrottleRun
 from leadstatus_async._steps.decide import stated_pause
 from leadstatus_async._steps.headers import RateHint
@@ -120,6 +121,18 @@ class AtOnce:
 
 
 @dataclass
+class Late:
+    """A limit whose windows begin at `since`, and not at whole multiples of their length."""
+
+    limit: Any
+    since: float
+
+    def admit(self, now: float) -> Decision:
+        """Decide about a request that comes at `now`."""
+        return self.limit.admit(now - self.since)
+
+
+@dataclass
 class Changing:
     """Limits that replace one another: pairs of the time from which one holds, and the limit."""
 
@@ -196,7 +209,7 @@ class Client:
         hints: Callable[[Decision], RateHint] | None = None,
     ) -> None:
         self.server, self.limit, self.now, self.start = server, limit, start, start
-        self.controller = Controller(limit.rate)
+        self.controller, self.stated = Controller(limit.rate), Stated()
         self._buckets = [Bucket(start, *sizes(limit))]
         self._dice = random.Random(seed)
         self._latency, self._stated, self._hints = latency, stated, hints
@@ -214,7 +227,13 @@ class Client:
         while outcome.answered < goal and not outcome.given_up:
             due = math.inf
             if waiting and len(self._flying) < (self.controller.slots or SLOTS):
+                self.stated.demand = waiting
                 due = max([self._paused_until, *(bucket.due(self.now) for bucket in self._buckets)])
+                stop = self.now + self.stated.wait(self.now)
+                if due < stop < min([math.inf, *(flight[0] for flight in self._flying[:1])]):
+                    self.now = stop + 1e-6  # and look again: nobody is promised a turn
+                    continue
+                due = max(due, stop)
             if self._flying and self._flying[0][0] <= due:
                 waiting += not self._receive()
             else:
@@ -226,6 +245,7 @@ class Client:
     def _send(self, due: float) -> None:
         if due > self.now:
             self.now = due + self._dice.random() * 0.001  # timers are late
+        self.stated.granted(self.now)
         for bucket in self._buckets:
             bucket.settle(self.now)
             bucket.tokens -= 1
@@ -245,10 +265,14 @@ class Client:
 
     def _receive(self) -> bool:
         self.now, _, sent_at, decision = heapq.heappop(self._flying)
-        hint = self._hints(decision) if self._hints else None
+        hints = [self._hints(decision)] if self._hints else []
         before = self.controller.rate
         status = 200 if decision.admitted else 429
-        self.controller.observe(self.now, status, sent_at, hint, paused_until=self._paused_until)
+        hint = self.stated.observe(self.now, sent_at, status, hints)
+        demand = self.stated.demand
+        self.controller.observe(
+            self.now, status, sent_at, hint, demand=demand, paused_until=self._paused_until
+        )
         if self.controller.rate != before:
             self._follow(self.controller.rate)
         if decision.admitted:
@@ -555,6 +579,34 @@ def seldom(**options: Any) -> Callable[[random.Random], Case]:
     return draw
 
 
+def stating(*, fits: bool) -> Callable[[random.Random], Case]:
+    """Draw a fixed window, used in part, whose headers state what remains, and a job.
+
+    The ideal is to use up each window, at the rate that is told.
+    """
+
+    def draw(dice: random.Random) -> Case:
+        kinds = [(900, 600), (5000, 3600), (10_000, 3600), (50_000, 86_400)]
+        number, per = dice.choice(kinds if fits else [(20, 10), (60, 60), (600, 300), *kinds])
+        used, over = int(number * dice.uniform(0.1, 0.95)), per * dice.uniform(0.05, 1.0)
+        told = max(1, round(number / per * dice.uniform(5, 10)))
+        left = number - used
+        requests = int(left * dice.uniform(0.3, 1.0)) if fits else left + int(number * dice.uniform(0.1, 3.0))
+        beyond = max(0, requests - left)
+        windows = beyond // number
+        ideal = requests / told if fits else over + windows * per + (beyond - windows * number) / told
+
+        def server(start: float) -> Late:
+            limit = Late(FixedWindow(number, per), start + over)
+            for _ in range(used):
+                limit.admit(start)
+            return limit
+
+        return Case("", server, RateLimit(told), requests, ideal, options={"hints": whole_seconds})
+
+    return draw
+
+
 KINDS = [
     Kind("fixed windows", per_window("fixed")),
     Kind("sliding windows", per_window("sliding"), mean=1.15),
@@ -580,6 +632,8 @@ KINDS = [
     Kind(
         "25 to 45 a second, 300 ms away", window(25, 45, 20, latency=0.3), mean=1.25, worst=1.4, refused=0.05
     ),
+    Kind("headers of an hour or so, a job that fits", stating(fits=True), mean=1.02, worst=1.03, refused=0.0),
+    Kind("headers of 10 s to a day, a job that does not", stating(fits=False), worst=1.3, refused=0.0),
     Kind("told the truth", window(20, 60, 20, over=1.0), mean=1.03, worst=1.05, refused=0.0),
 ]
 

@@ -52,7 +52,7 @@ class Wire:
     Args:
         server: given what was sent, returns a word: "ok", a status ("429", "502-html", "401"), a status with
             the seconds of its Retry-After ("503 Retry-After 2"), "refused", "reset", "hang",
-            or "reset twice", where aiohttp sends it once more by itself.
+            or "reset twice", where aiohttp sends it once more by itself; or such a word and headers.
         latency: seconds until an answer comes.
         timeout: seconds after which a request that hangs is given up.
         seed: of the latency's jitter, half of it up or down.
@@ -67,7 +67,11 @@ class Wire:
     proxy = ""
 
     def __init__(
-        self, server: Callable[[Sent], str], latency: float = 0.05, seed: int = 0, timeout: float = 30.0
+        self,
+        server: Callable[[Sent], str | tuple[str, dict[str, str]]],
+        latency: float = 0.05,
+        seed: int = 0,
+        timeout: float = 30.0,
     ) -> None:
         self.server = server
         self.sent: list[Sent] = []
@@ -94,7 +98,8 @@ class Wire:
         at = asyncio.get_running_loop().time() - START
         sent = Sent(at, len(self.sent), target.partition("leadIds=")[2].split(","))
         self.sent.append(sent)
-        word = self.server(sent)
+        said = self.server(sent)
+        word, headers = (said, {}) if isinstance(said, str) else said
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -103,7 +108,7 @@ class Wire:
             )
         finally:
             self.in_flight -= 1
-        return _failures[word]() if word in _failures else _answer(word, sent)
+        return _failures[word]() if word in _failures else _answer(word, sent, headers)
 
 
 _failures = {
@@ -116,9 +121,9 @@ _failures = {
 }
 
 
-def _answer(word: str, sent: Sent) -> Received:
+def _answer(word: str, sent: Sent, more: dict[str, str]) -> Received:
     status, _, after = word.partition(" Retry-After ")
-    headers = CIMultiDict({"Retry-After": after} if after else {})
+    headers = CIMultiDict(({"Retry-After": after} if after else {}) | more)
     if status == "ok":
         rows = [{"leadId": lead_id, "workflowStatus": "pending"} for lead_id in sent.ids]
         body = {"success": True, "data": {"items": rows}, "traceId": f"t{sent.number}"}

@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import math
 import traceback
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from leadstatus_async._engine.job import Job
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     Worker = asyncio.Task[None]
 
 
+_COUNTED = 64  # sources whose requests are counted for the limiter; further ones count as one each
 _FAREWELL = 1.0  # seconds: a lent limiter, or a hook of a lent session, may take its time when it is cut
 
 
@@ -97,6 +99,7 @@ class Dispatcher:
         self._queue: dict[Source, None] = {}
         self._workers: set[Worker] = set()
         self._standing: Worker | None = None  # the one that stands at the limiter
+        self._told = 0  # how many requests waited when it came there
         self._next_to_stand: Worker | None = None  # made for that, and has not begun
         self._running: dict[Request, tuple[Job, Worker]] = {}  # from the permit to the ruling
         self._free = False  # a worker is about to stand, if anybody waits: none need be made
@@ -209,7 +212,9 @@ class Dispatcher:
 
     def withdraw(self, source: Source) -> None:
         """Take a source out of the queue; the place at the limiter goes too if nobody else waits."""
-        self._queue.pop(source, None)
+        if source in self._queue:
+            del self._queue[source]
+            self._ask_anew(source)
         self._rest(source)
 
     def stop(self, job: Job, error: LeadStatusError) -> None:
@@ -403,7 +408,8 @@ class Dispatcher:
         me = cast("Worker", asyncio.current_task())
         try:
             while self._queue:
-                await self._limiter.acquire(max_pause=self._max_pause, waiting=self._waiting())
+                self._told = self._waiting()
+                await self._limiter.acquire(max_pause=self._max_pause, waiting=self._told)
                 self._granted_at = self._loop.time()
                 if self._attempt.owed:
                     self._attempt.owed -= 1
@@ -426,14 +432,9 @@ class Dispatcher:
         return None
 
     def _waiting(self) -> int:
-        """Return about how many requests could go now, the one that stands included."""
-        slots = self._slots - len(self._running)
-        requests = 0
-        for source in self._queue:
-            requests += source.requests
-            if requests >= slots:
-                return max(1, int(slots))
-        return max(1, requests)
+        """Return about how many requests wait to be sent, the one that stands included."""
+        counted = sum(source.requests for source in islice(self._queue, _COUNTED))
+        return max(1, counted + max(0, len(self._queue) - _COUNTED))
 
     async def renew(self) -> None:
         """Take a token for a request whose own is of another window, since its connection was long in coming.
@@ -553,6 +554,7 @@ class Dispatcher:
                     self.go_on(source)
         except LimiterError as broken:
             self.give_up(broken)
+        self._ask_anew()
 
     def _stopped(self) -> bool:
         """Whether an outage stops sending; if until a known time, the alarm is set for it."""
@@ -594,6 +596,14 @@ class Dispatcher:
             self._drained.set()
         if self._alarm is not None:
             self._set_alarm()
+
+    def _ask_anew(self, source: Source | None = None) -> None:
+        """Let the limiter know where much less waits than it was told: what is left may fit into a window.
+
+        It costs the place there, so that it is not done for little.
+        """
+        if self._queue and self._standing is not None and self._told > 2 * self._waiting():
+            self._cancel(self._standing, source)
 
     def _due(self, job: Job, request: Request) -> None:
         del self._timers[request]

@@ -19,9 +19,10 @@ from leadstatus_async._log import Log
 from leadstatus_async._pace.bucket import Bucket
 from leadstatus_async._state.rate import Controller
 from leadstatus_async._state.sizes import learned_size
-from leadstatus_async._steps.headers import rate_hint, retry_after
+from leadstatus_async._state.stated import Stated, told_by_headers
+from leadstatus_async._steps.headers import rate_hints, retry_after
 from leadstatus_async.errors import RateLimitError, SessionLoopError
-from leadstatus_async.learned import RateLimitState
+from leadstatus_async.learned import RateLimitState, Suggestion
 from leadstatus_async.policy import RateLimit
 
 if TYPE_CHECKING:
@@ -48,14 +49,17 @@ class TokenBucketLimiter:
         self._configured = min((limit.rate for limit in given), default=None)
         self._controller = None if self._configured is None else Controller(self._configured)
         self._learned: Bucket | None = None  # one more bucket, while the rate is below the configured one
-        self._waiters: OrderedDict[asyncio.Future[float], float | None] = OrderedDict()  # and its max_pause
+        self._stated = Stated()
+        # Those who wait, with their longest pause, and how many requests wait where they come from.
+        self._waiters: OrderedDict[asyncio.Future[float], tuple[float | None, int]] = OrderedDict()
+        self._demand = 0  # the sum of these
         self._tolerance = 0.01 * min((limit.per for limit in given), default=math.inf)  # as `sizes` has it
         self._timer: asyncio.TimerHandle | None = None  # set whenever somebody waits
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused_until = self._told_until = -math.inf
         self._reason = ""
 
-    async def acquire(self, *, max_pause: float | None = None, waiting: int = 1) -> None:  # noqa: ARG002 - a token costs no command here
+    async def acquire(self, *, max_pause: float | None = None, waiting: int = 1) -> None:
         """Wait for a token; see `Limiter.acquire`.
 
         Raises:
@@ -67,15 +71,16 @@ class TokenBucketLimiter:
         self._refresh(now)
         if max_pause is not None and self._paused_until - now > max_pause:
             raise self._too_long(self._paused_until - now)
+        self._stated.demand = waiting + self._demand
         if not self._waiters and self._taken(now):
             return
-        granted_at = await self._turn(loop, max_pause)
+        granted_at = await self._turn(loop, max_pause, waiting)
         while (now := loop.time()) - granted_at > self._tolerance:
             # The loop stood still in between: what leaves now is to count in the windows from now on.
             self._give_back()
             if self._taken(now):
                 return
-            granted_at = await self._turn(loop, max_pause, first=True)
+            granted_at = await self._turn(loop, max_pause, waiting, first=True)
 
     def refund(self) -> None:
         """Give back the newest token, unused; the next in the queue may have it. See `Limiter.refund`."""
@@ -97,7 +102,7 @@ class TokenBucketLimiter:
         for bucket in self._buckets:
             bucket.reopen(until)
         # The timer stays: it rings too early, once, and is set anew for whoever still waits.
-        for future, max_pause in list(self._waiters.items()):
+        for future, (max_pause, _) in list(self._waiters.items()):
             if max_pause is not None and seconds > max_pause:
                 if not future.done():
                     future.set_exception(self._too_long(seconds))
@@ -105,15 +110,20 @@ class TokenBucketLimiter:
 
     def observe(self, status: int, sent_at: float, headers: Mapping[str, str]) -> None:
         """Learn from an answer; see `Limiter.observe`. Without limits there is no rate to learn."""
-        if self._controller is None:
+        controller, stated = self._controller, self._stated
+        if controller is None:
             return
-        before = self._controller.rate
-        hint = rate_hint(headers, status, now=time.time())  # an epoch needs the wall clock, nothing else does
-        if status == _UNAVAILABLE and retry_after(headers, now=time.time()):
+        now, clock = self._bound().time(), time.time()  # an epoch needs the wall clock, nothing else does
+        if status == _UNAVAILABLE and retry_after(headers, now=clock):
             status = _REFUSED  # who says when to come back refuses, whatever it calls that
-        self._controller.observe(self._bound().time(), status, sent_at, hint, paused_until=self._paused_until)
-        if self._controller.rate != before:
-            self._follow(self._controller)
+        before = controller.rate, stated.rate
+        hint = stated.observe(now, sent_at, status, rate_hints(headers, status, now=clock))
+        demand = max(1, stated.demand)
+        controller.observe(now, status, sent_at, hint, demand=demand, paused_until=self._paused_until)
+        if (controller.rate, stated.rate) != before:
+            self._follow(controller, before)
+        if stated.limits and self._waiters:
+            self._serve()
 
     def wait_time(self, ahead: int = 0) -> float:
         """Return the seconds until a caller arriving now would get its token, at the earliest.
@@ -131,7 +141,7 @@ class TokenBucketLimiter:
         except RuntimeError:  # outside an event loop: as if nothing had been used
             return TokenBucketLimiter(self._limits).wait_time(ahead)
         self._refresh(now)
-        return self._wait(now, max(0, ahead + len(self._waiters)))
+        return self._least(now, max(0, ahead + len(self._waiters)))
 
     @property
     def state(self) -> RateLimitState:
@@ -145,15 +155,37 @@ class TokenBucketLimiter:
                     self._refresh(now)
         learned = self._controller
         return RateLimitState(
-            rate=learned.rate if learned else None,
+            rate=self._rate,
             configured_rate=self._configured,
             ceiling=learned.ceiling if learned else None,
             paused_for=paused_for,
-            reason=self._reason if paused_for else learned.reason if learned else "",
-            suggestion=learned.suggestion if learned else None,
+            reason=self._reason if paused_for else self._why,
+            suggestion=self._suggestion,
             slots=learned.slots if learned else None,
             first_pause=learned.first_pause if learned else None,
         )
+
+    @property
+    def _rate(self) -> float | None:
+        """Requests per second allowed now, whether that was learned or is stated."""
+        return None if self._controller is None else min(self._controller.rate, self._stated.rate)
+
+    @property
+    def _slowed(self) -> bool:
+        """Whether it is what headers state of a long window that slows most."""
+        return self._controller is not None and self._stated.rate < self._controller.rate
+
+    @property
+    def _why(self) -> str:
+        if self._slowed:
+            return told_by_headers(self._stated.policy)
+        return self._controller.reason if self._controller else ""
+
+    @property
+    def _suggestion(self) -> Suggestion | None:
+        if self._slowed and self._stated.policy:
+            return Suggestion(self._stated.policy)
+        return self._controller.suggestion if self._controller else None
 
     async def aclose(self) -> None:
         """Release nothing: whoever shares the limiter may go on using it, and its timer ends by itself."""
@@ -173,9 +205,16 @@ class TokenBucketLimiter:
             )
         return running
 
-    def _wait(self, now: float, ahead: int = 0) -> float:
-        """Return the seconds until the one behind `ahead` others may go; 0.0 if now."""
+    def _wait(self, now: float) -> float:
+        """Return the seconds until the next may go; 0.0 if now."""
+        wait = self._least(now, 0)
+        return max(wait, self._stated.wait(now)) if self._stated.limits else wait
+
+    def _least(self, now: float, ahead: int) -> float:
+        """Return the seconds until the one behind `ahead` others may go, at least."""
         wait = max(0.0, self._paused_until - now)
+        if self._stated.limits:
+            wait = max(wait, self._stated.least(now, ahead))
         for bucket in self._buckets:
             bucket.settle(now)
             wait = max(wait, bucket.wait(now, ahead, alone=len(self._buckets) == 1))
@@ -189,11 +228,12 @@ class TokenBucketLimiter:
         return free
 
     async def _turn(
-        self, loop: asyncio.AbstractEventLoop, max_pause: float | None, *, first: bool = False
+        self, loop: asyncio.AbstractEventLoop, max_pause: float | None, waiting: int, *, first: bool = False
     ) -> float:
         """Wait in the queue, or `first` in it, and return when the token was granted."""
         future: asyncio.Future[float] = loop.create_future()
-        self._waiters[future] = max_pause
+        self._waiters[future] = max_pause, waiting
+        self._demand += waiting
         if first:
             self._waiters.move_to_end(future, last=False)
         if self._timer is None:
@@ -206,10 +246,12 @@ class TokenBucketLimiter:
             raise
 
     def _give_back(self) -> None:
+        self._stated.refunded()
         for bucket in self._buckets:
             bucket.refund()
 
     def _grant(self, now: float) -> None:
+        self._stated.granted(now)
         for bucket in self._buckets:
             bucket.take(now)
 
@@ -218,7 +260,8 @@ class TokenBucketLimiter:
         loop = self._bound()
         now = loop.time()
         while self._waiters:
-            future = next(iter(self._waiters))
+            future, (_, waiting) = next(iter(self._waiters.items()))
+            self._stated.demand = self._demand
             if not future.done():
                 wait = self._wait(now)
                 if wait > 0.0:
@@ -227,6 +270,7 @@ class TokenBucketLimiter:
                 self._grant(now)
                 future.set_result(now)
             del self._waiters[future]
+            self._demand -= waiting
         self._disarm()
 
     def _arm(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
@@ -247,21 +291,31 @@ class TokenBucketLimiter:
     def _leave(self, future: asyncio.Future[float]) -> None:
         """Strike out who waits no more; what it was granted goes to the next."""
         if future in self._waiters:
-            del self._waiters[future]
+            _, waiting = self._waiters.pop(future)
+            self._demand -= waiting
+            self._stated.demand = self._demand
             if not self._waiters:
                 self._disarm()
+            elif self._stated.limits:  # what is left may fit into what remains
+                self._serve()
         elif not future.cancelled() and future.exception() is None:
             self.refund()
 
     def _refresh(self, now: float) -> None:
         """Forget what headers said of a window that is over."""
-        if self._controller is not None and self._controller.expire(now):
-            self._follow(self._controller)
+        controller, stated = self._controller, self._stated
+        if controller is not None:
+            before = controller.rate, stated.rate
+            if stated.expire(now) | controller.expire(now):
+                self._follow(controller, before)
 
-    def _follow(self, controller: Controller) -> None:
-        """Go at the controller's rate from now on."""
+    def _follow(self, controller: Controller, before: tuple[float, float]) -> None:
+        """Go on as controller and headers say, which said these rates before."""
+        if self._rate != min(before):
+            logger.info("rate is now %.3g/s: %s", self._rate, self._why or "as configured")
         rate = controller.rate
-        logger.info("rate is now %.3g/s: %s", rate, controller.reason or "as configured")
+        if rate == before[0]:
+            return
         if self._learned is None:
             self._learned = Bucket(RateLimit(rate))
             self._learned.reopen(self._paused_until)

@@ -33,6 +33,7 @@ import msgspec
 from leadstatus_async._state.explain import LUCK, Doubts, Explanation, explain
 from leadstatus_async._state.record import Record
 from leadstatus_async._state.sizes import sizes
+from leadstatus_async._state.stated import as_policy, told_by_headers
 from leadstatus_async._state.throttle import LOCK_OUT
 from leadstatus_async._steps.headers import suggested_rate
 from leadstatus_async.learned import Suggestion
@@ -75,7 +76,6 @@ _SHOWN, _MODEST = 5.0, 0.98  # seconds after which a rate may be stated, and how
 _LONGER = 1.5  # than refusals were apart before: that without one shows what may be stated
 _PERIODS, _WHOLE = (1.0, 10.0, 60.0, 600.0, 3600.0), 100  # of a suggestion: the shortest that holds so many
 _STRETCH = 2.0  # seconds of which each request is remembered
-_LONG = 2.0  # seconds: a reset further away than that shows that the window is no matter of one second
 
 
 class Controller(msgspec.Struct):
@@ -96,7 +96,7 @@ class Controller(msgspec.Struct):
         learned: the rate without what headers suggest.
         aim: where it settles.
         hinted, hinted_until: the rate that headers suggest, and when their window is over.
-        longest_reset: seconds that headers ever stated until a reset, at most.
+        stated: the limit that they state, if they slow.
         episode: that which goes on.
         stretch: what was admitted since the last one.
         fresh: requests sent before that went at a rate that has been given up since.
@@ -122,7 +122,7 @@ class Controller(msgspec.Struct):
     aim: float = math.inf
     hinted: float = math.inf
     hinted_until: float = math.inf
-    longest_reset: float = 0.0
+    stated: RateLimit | None = None
     episode: _Episode | None = None
     stretch: _Stretch = msgspec.field(default_factory=lambda: _Stretch())  # noqa: PLW0108 - defined below
     fresh: float = -math.inf
@@ -164,6 +164,8 @@ class Controller(msgspec.Struct):
         """What to state next time; None while nothing can be told, or nothing would help."""
         if self.slots is not None:
             return Suggestion(concurrency=self.slots - self.tried) if self.kept >= _BUSY else None
+        if self.stated is not None and self.rate == self.hinted:
+            return Suggestion(self.stated)
         return self.shown
 
     def _show(self) -> Suggestion | None:
@@ -182,6 +184,7 @@ class Controller(msgspec.Struct):
         sent_at: float,
         hint: RateHint | None = None,
         *,
+        demand: float = math.inf,
         paused_until: float = math.inf,
     ) -> None:
         """Learn from an answer.
@@ -191,10 +194,11 @@ class Controller(msgspec.Struct):
             status: of the answer. A 503 may be a refusal or a server in trouble, so that it slows nothing
                 until it is explained; any other 5xx says nothing about the rate.
             sent_at: when its request was sent.
-            hint: what its rate-limit headers say.
+            hint: what its rate-limit headers say, of a window of a second or two, or of no window at all.
+            demand: requests that wait; a hint that leaves as many slows nothing.
             paused_until: end of the last pause; when nothing was sent after that, nobody was kept from it.
         """
-        self.hinted = math.inf if hint is None else self._heed(hint)
+        self.hinted = math.inf if hint is None else self._heed(hint, now, demand)
         self.hinted_until = now + hint.reset if hint is not None and hint.reset else math.inf
         jump = False
         if status in _REFUSED:
@@ -215,15 +219,20 @@ class Controller(msgspec.Struct):
         self._publish(jump=True)
         return self.rate != before
 
-    def _heed(self, hint: RateHint) -> float:
+    def _heed(self, hint: RateHint, now: float, demand: float) -> float:
         """Return the rate that headers suggest: slower than configured, but never a stop."""
-        reset = hint.reset
-        if reset is not None:
-            # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
-            self.longest_reset = max(self.longest_reset, reset)
-            reset = reset - 1 if reset > 1 else 1.0 if self.longest_reset > _LONG else None
+        least = min(1.0, self.configured_rate)
+        policy = self.stated = as_policy(hint.limit, hint.window)
+        if hint.remaining is None and policy is not None:  # what remains is ours to count
+            left = policy.max_rate - self.record.between(now - policy.per, now)
+            least = self.slowest if self.record.refusals else least  # it is meant for us, as it seems
+            return math.inf if left >= demand else max(policy.rate, least)
+        # Whole seconds are rounded up: at the last one nobody knows how much of it is left.
+        reset = hint.reset - 1 if hint.reset and hint.reset > 1 else None
         stated = suggested_rate(msgspec.structs.replace(hint, reset=reset))
-        return math.inf if stated is None else max(stated, min(1.0, self.configured_rate))
+        if stated is None or (hint.remaining is not None and hint.remaining >= demand):
+            return math.inf
+        return max(stated, least)
 
     def _refused(self, now: float, sent_at: float, *, certain: bool, news: bool) -> bool:
         """Cut, unless this refusal belongs to an episode already seen, or going slower is no use."""
@@ -438,7 +447,7 @@ class Controller(msgspec.Struct):
         elif self.rate == self.configured_rate:
             self.reason = ""
         elif self.hinted < self.learned:
-            self.reason = "rate-limit headers"
+            self.reason = told_by_headers(self.stated)
         elif self.why is not None and self.episode is None:
             self.reason = str(self.why)
         else:

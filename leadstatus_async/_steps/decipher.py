@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
-from leadstatus_async._steps.headers import DECODED, content_encoding, rate_hint, retry_after
+from leadstatus_async._steps.headers import DECODED, content_encoding, rate_hints, retry_after, tightest
 from leadstatus_async._steps.redact import MESSAGE, NAME, Redactor
 from leadstatus_async._steps.rows import (
     MALFORMED,
@@ -244,7 +244,7 @@ def _refusal(
     envelope = _object(whole)
     pause = retry_after(headers, whole, now=now)
     if status == 429 and not pause:
-        hint = rate_hint(headers, status, now=now)
+        hint = tightest(rate_hints(headers, status, now=now))
         if hint is not None and hint.remaining == 0 and hint.reset:
             pause = hint.reset  # as GitHub states it: nothing is left until then
     spoken = isinstance(envelope.get("error"), dict)

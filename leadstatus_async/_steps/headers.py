@@ -108,14 +108,13 @@ def content_encoding(headers: Mapping[str, str]) -> str:
     return {"x-gzip": "gzip", "identity": ""}.get(name, name)
 
 
-def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> RateHint | None:
-    """Read the rate-limit headers of a response; None if there are none, or none that are plausible.
+def rate_hints(headers: Mapping[str, str], status: int, *, now: float | None) -> list[RateHint]:
+    """Read the rate-limit headers of a response: what is plausible of each limit that they tell of.
 
     Understood: `RateLimit` and `RateLimit-Policy` of the IETF draft, as structured fields or in the
     `limit=, remaining=, reset=` of draft 7; `RateLimit-*`, `X-RateLimit-*` and `X-Rate-Limit-*` with a
     reset in seconds, epoch seconds, epoch milliseconds or a date. Standard names come first: the next are
-    read only if those before give no rate. Of several policies the most restrictive counts: the one
-    with the lowest `suggested_rate`. A policy nothing is said about counts only if that holds for all.
+    read only if those before give no rate. A policy nothing is said about counts only if that holds for all.
 
     Args:
         headers: of the response, in any case.
@@ -125,15 +124,20 @@ def rate_hint(headers: Mapping[str, str], status: int, *, now: float | None) -> 
     """
     found = _pick(headers, _RATES)
     if not found:
-        return None
+        return []
     clock = _clock(headers, now)
-    first: RateHint | None = None
+    first: list[RateHint] = []
     for stated in _dialects(found):
-        hint = _tightest([_read(item, clock) for item in stated], status)
-        if hint is not None and suggested_rate(hint) is not None:
-            return hint
-        first = first or hint
+        hints = _said([_read(item, clock) for item in stated], status)
+        if any(suggested_rate(hint) is not None for hint in hints):
+            return hints
+        first = first or hints
     return first
+
+
+def tightest(hints: Sequence[RateHint]) -> RateHint | None:
+    """Return the one with the lowest `suggested_rate`; None if there is none at all."""
+    return min(hints, key=lambda hint: suggested_rate(hint) or math.inf, default=None)
 
 
 def suggested_rate(hint: RateHint) -> float | None:
@@ -231,11 +235,10 @@ def _separate(found: dict[str, str], prefix: str, policies: Sequence[dict[str, s
     return _paired([state], [limit for limit in (*limits, *policies) if "w" in limit]) if state else []
 
 
-def _tightest(hints: Sequence[RateHint], status: int) -> RateHint | None:
+def _said(hints: list[RateHint], status: int) -> list[RateHint]:
     if status == 429 and all(hint.remaining != 0 for hint in hints):
         hints = [msgspec.structs.replace(hint, remaining=None) for hint in hints]
-    said = [hint for hint in hints if hint != RateHint()]
-    return min(said, key=lambda hint: suggested_rate(hint) or math.inf, default=None)
+    return [hint for hint in hints if hint != RateHint()]
 
 
 def _read(stated: dict[str, str], clock: float | None) -> RateHint:

@@ -131,8 +131,8 @@ async def test_a_pause_beyond_its_deadline_ends_a_get_and_a_stream_at_once(serve
 
 
 async def test_who_slows_down_says_at_once_what_cannot_be_asked(server, make_session):
-    """A header cuts 50/s to 1/s in mid-job: what cannot be had before the deadline fails then (b11)."""
-    headers = {"X-RateLimit-Limit": "3600", "X-RateLimit-Remaining": "60", "X-RateLimit-Reset": "61"}
+    """A header says that 3 of 49 remain for a minute: what cannot be had before the deadline fails then."""
+    headers = {"X-RateLimit-Limit": "3600", "X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "61"}
     server.fault(Fault(headers=headers), times=None)
     session = make_session(chunk_size=1, rate_limit=RateLimit(50), concurrency=1)
     seen = []

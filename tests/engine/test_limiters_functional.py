@@ -18,6 +18,7 @@ from leadstatus_async import (
 )
 from leadstatus_async.limiter import TokenBucketLimiter
 from leadstatus_async.testing import FakeLeadStatusServer, Fault
+from leadstatus_async.testing.quota import FixedWindow
 from tests.conftest import KEY, leads
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -314,3 +315,19 @@ async def test_a_limiter_that_cancels_its_own_task(make_session):
         with pytest.raises(LimiterError, match="cancelled"):
             await make_session(rate_limit=limiter).campaign("a", "c").get("x")
     assert limiter.asked == 1
+
+
+@pytest.mark.parametrize("headers", ["ietf", "x-ratelimit"])
+async def test_what_remains_of_an_hour_is_never_overrun(server, make_session, headers):
+    """20 remain of an hour: a job of 15 is not slowed, and of the next those that do not fit fail at once."""
+    server.rate_limit = FixedWindow(35, per=3600, headers=headers)
+    session = make_session(chunk_size=1, rate_limit=RateLimit(1000), concurrency=4)
+    campaign = session.campaign("a", "c")
+    result = await campaign.get_many([f"x{number}" for number in range(15)])
+    assert len(result.statuses) == 15
+    assert session.rate_limit_state.rate == 1000
+    with pytest.raises(DeadlineExceededError) as caught:
+        await campaign.get_many([f"y{number}" for number in range(50)], deadline=30)
+    assert len(caught.value.result.statuses) == 20
+    assert session.rate_limit_state.reason.endswith("rate-limit headers)" if headers == "ietf" else "headers")
+    assert [request.status for request in server.requests].count(429) == 0

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from leadstatus_async import RateLimit
+from leadstatus_async import RateLimit, Suggestion
 from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_time import run
 
@@ -99,9 +99,15 @@ def test_headers_slow_and_let_go():
     async def main():
         loop = asyncio.get_running_loop()
         limiter = TokenBucketLimiter(RateLimit(10))
-        limiter.observe(200, loop.time(), {"RateLimit-Policy": '"default";q=120;w=60'})
+        policy = {"RateLimit-Policy": '"default";q=120;w=60'}
+        await limiter.acquire(waiting=100)
+        limiter.observe(200, loop.time(), policy)
+        assert limiter.state.rate == 10, "what waits fits into it"
+        await limiter.acquire(waiting=1000)
+        limiter.observe(200, loop.time(), policy)
         assert limiter.state.rate == 2
-        assert limiter.state.reason == "rate-limit headers"
+        assert limiter.state.reason == "120 per 60 s (rate-limit headers)"
+        assert limiter.state.suggestion == Suggestion(RateLimit(120, per=60))
         times = await grants(limiter, 3)
         assert times[-1] - times[0] >= 1.0 - 1e-9
         limiter.observe(200, loop.time(), {})
@@ -166,12 +172,11 @@ def test_without_a_limit_there_is_nothing_to_learn():
 
 async def test_a_learned_rate_is_forgotten_at_the_configured_one():
     """The bucket that was learned goes when there is nothing left to hold back."""
-    from types import SimpleNamespace
-
+    loop = asyncio.get_running_loop()
     limiter = TokenBucketLimiter(RateLimit(10))
-    await limiter.acquire()
-    limiter._follow(SimpleNamespace(rate=2.0, reason="test"))
+    await limiter.acquire(waiting=1000)
+    limiter.observe(200, loop.time(), {"RateLimit-Policy": '"default";q=120;w=60'})
     assert limiter.wait_time(1) > 0.4
-    limiter._follow(SimpleNamespace(rate=10.0, reason=""))
+    limiter.observe(200, loop.time(), {})
     assert limiter._learned is None
     assert len(limiter._buckets) == 1

@@ -338,7 +338,8 @@ def test_headers_slow_from_the_first_answer_on(hint, rate):
     controller.observe(0.1, 200, 0.0, hint)
     assert controller.rate == rate
     assert controller.ceiling is None
-    assert controller.reason == ("rate-limit headers" if rate < 10 else "")
+    stated = f"{hint.limit} per {hint.window} s (rate-limit headers)" if hint.window else "rate-limit headers"
+    assert controller.reason == (stated if rate < 10 else "")
 
 
 def test_a_hint_is_forgotten_when_its_window_is_over():
@@ -351,16 +352,6 @@ def test_a_hint_is_forgotten_when_its_window_is_over():
     assert controller.expire(30.1)
     assert (controller.rate, controller.reason) == (10, "")
     assert not controller.expire(31.0)
-
-
-def test_the_last_second_of_a_long_window_is_no_reason_to_run():
-    """A reset rounded up to a second: what is left is spread over it, unless windows are that short."""
-    controller = Controller(20)
-    controller.observe(0.1, 200, 0.0, RateHint(limit=60, remaining=1, reset=1))
-    assert controller.rate == 20, "of a window of a second nobody knows how much is left"
-    controller.observe(0.2, 200, 0.1, RateHint(limit=60, remaining=50, reset=9))
-    controller.observe(8.2, 200, 8.1, RateHint(limit=60, remaining=2, reset=1))
-    assert controller.rate == 2
 
 
 def test_headers_that_wobble_change_nothing():

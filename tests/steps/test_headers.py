@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from leadstatus_async._steps.headers import RateHint, rate_hint, retry_after, suggested_rate
+from leadstatus_async._steps.headers import RateHint, rate_hints, retry_after, suggested_rate, tightest
 
 NOW = 1_613_462_400.0
 DATE = "Tue, 16 Feb 2021 08:00:00 GMT"
@@ -88,6 +88,11 @@ GOOD_DATES = {
     "ruby-offset": "2021-02-16 01:01:30 -0700",
     "padded": " \tTue, 16 Feb 2021 08:01:30 GMT ",
 }
+
+
+def rate_hint(headers, status, *, now):
+    """Read the tightest of what headers say."""
+    return tightest(rate_hints(headers, status, now=now))
 
 
 def named(cases):

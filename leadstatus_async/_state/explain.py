@@ -42,7 +42,7 @@ _EXPLAINED = 0.75  # of the refusals must be above a threshold, or it explains n
 _ALL = 0.95  # the same, of what is in flight, since that is no estimate
 _RIVAL = 0.3  # of the gain: what "at once" may lack; if it is wrong, that shows at once
 _TOO_MUCH = 4.0, 5.5, 0.8  # nats: a gain that forbids chance, after three refusals, later, and for each
-_SELDOM = 10  # requests for each refusal, at least: more refusals are no chance
+_SELDOM, _LATER, _ENOUGH = 10, 6, 6  # requests for each refusal, at least; fewer from so many refusals on
 _REPEATED = 0.5  # of the first refusals: more further ones are no chance
 _FLIGHT = 3  # a flight of refusals counts as so many at most
 _NOTICED = 0.15  # of the rate: so much more shows when a bucket is empty
@@ -227,7 +227,7 @@ def explain(
     if (
         seen.first >= (2 if seen.dear else 1) * doubts.refusals
         and max(best, pace) < (early if new else max(later, each * seen.first))
-        and seen.total >= _SELDOM * seen.first
+        and seen.total >= (_SELDOM if seen.first < _ENOUGH else _LATER) * seen.first
         and seen.further <= _REPEATED * seen.first
     ):
         return Explanation("chance", seen.first / (seen.first + seen.total))

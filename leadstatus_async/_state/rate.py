@@ -64,6 +64,7 @@ _WOBBLE = 0.25  # nor are smaller ones of what headers suggest, which each answe
 _REFUSED, _MAYBE = (429, 503), 503  # what may be a refusal, and which of it may be something else
 _DOUBLY = 2.0  # what may be no refusal must be explained so much better
 _BEHIND = 3  # requests that passed behind each that was refused: going slower would not have helped
+_AGREES = 0.8  # of the share that passed behind it, and the rate that failed: that much was admitted
 _TRIAL = 2  # refusals after which a trial has failed,
 _TIMES, _TOLERATED = 3.0, 0.02  # if they are so many times what was taken for chance, or this share of all
 _KEPT = 100  # requests that pass before more slots are tried: one in a hundred may be refused for that
@@ -296,7 +297,10 @@ class Controller(msgspec.Struct):
 
     def _admitted(self, now: float, sent_at: float, paused_until: float) -> bool:
         episode = self.episode
+        rested = episode is None and self.stretch.last < paused_until <= sent_at
         self.stretch.add(sent_at, None if episode else self.rate)
+        if rested:  # what was in flight has ended the episode, and the pause came after that
+            self.stretch.restart(sent_at)
         if episode is None:
             self._grow(now)
         elif sent_at < episode.began:
@@ -350,13 +354,17 @@ class Controller(msgspec.Struct):
         least, most = (part * failed for part in _CREDIBLE)
         # A second in which an episode ended shows no limit: nobody was asking for a part of it.
         whole = not self.stretch.resumed or self.stretch.lasted(until) >= _SECOND
+        # Nor did one of which little was admitted, if most of what was sent behind the refused one was.
+        passing = episode.behind >= _BEHIND * episode.refusals
+        part = episode.behind / (episode.behind + episode.refusals)
+        whole &= not passing or second >= _AGREES * part * failed
         shown = least <= second <= most and not episode.confirmed and whole
         if second >= least and not episode.confirmed and whole:
             self.ceiling = min(failed, second)
         self.aim = (_WARY if wary and not shown else _BELOW) * (self.ceiling or failed)
         climbed = episode.probed and not episode.confirmed
         rate = self.aim if shown or climbed else min(self._borne(episode, sent_at, second), self.aim)
-        if episode.behind >= _BEHIND * episode.refusals:
+        if passing:
             rate = self.aim  # what was sent behind it passed: going slower would not have helped
         if wary:
             rate = min(rate, max(_WARY * second, _LEAST * failed))

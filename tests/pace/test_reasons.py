@@ -207,3 +207,32 @@ def test_what_passes_behind_a_refusal_speaks_for_it():
         controller.observe(number / 100 + 0.1, 200, number / 100)
     controller.observe(0.8, 200, 0.7)
     assert controller.rate == pytest.approx(97)
+
+
+def test_what_passes_behind_a_refusal_shows_that_a_second_was_no_limit():
+    """0.37 s of 200/s were admitted, one is refused and four behind it pass: it is not 74 a second."""
+    controller = Controller(200.0)
+    for number in range(74):
+        controller.observe(number / 200 + 0.02, 200, number / 200)
+    controller.observe(0.39, 429, 0.37)
+    for number in range(75, 79):
+        controller.observe(number / 200 + 0.02, 200, number / 200)
+    controller.observe(1.42, 200, 1.4, paused_until=1.39)
+    assert controller.ceiling == 200
+    assert controller.rate == pytest.approx(194)
+
+
+def test_a_pause_is_no_time_of_work():
+    """An episode that was over before its pause: what passes later is not spread over the pause."""
+    controller = Controller(100.0)
+    for number in range(36):
+        controller.observe(number / 100 + 0.05, 200, number / 100)
+    controller.observe(0.41, 429, 0.36)
+    for sent_at in (0.37, 0.38, 0.39, 0.41):
+        controller.observe(sent_at + 0.05, 200, sent_at, paused_until=1.41)
+    assert controller.rate == pytest.approx(97)
+    for number in range(30):
+        now = 1.42 + number / 97
+        controller.observe(now + 0.05, 200, now, paused_until=1.41)
+    controller.observe(1.8, 429, 1.75, paused_until=1.41)
+    assert controller.ceiling == pytest.approx(97)

@@ -382,11 +382,11 @@ CASES = [
     Case("nginx, 50 r/s, burst 5", lambda _: Nginx(50, 5), RateLimit(200), 800, 16),
     Case("nginx, 50 r/s, burst 2", lambda _: Nginx(50, 2), RateLimit(100), 800, 16),
     # What changes is taken for chance now and then, which is found out by going at the full rate.
-    Case("40/s, then 20/s from 10 s on", changing((0, 40), (10, 20)), FAR, 800, 30, share=0.035),
+    Case("40/s, then 20/s from 10 s on", changing((0, 40), (10, 20)), FAR, 800, 30),
     Case(
-        "40/s, 20/s from 5 s, 40/s from 15 s", changing((0, 40), (5, 20), (15, 40)), FAR, 800, 25, share=0.045
+        "40/s, 20/s from 5 s, 40/s from 15 s", changing((0, 40), (5, 20), (15, 40)), FAR, 800, 25, share=0.04
     ),
-    Case("20/s, then 40/s from 10 s on", changing((0, 20), (10, 40)), FAR, 800, 25, share=0.035),
+    Case("20/s, then 40/s from 10 s on", changing((0, 20), (10, 40)), FAR, 800, 25),
     Case(
         "sliding, 40/s, 20/s from 5 s, 40/s from 15 s",
         changing((0, 40), (5, 20), (15, 40), kind=SlidingWindow),
@@ -403,7 +403,6 @@ CASES = [
         800,
         30,
         slack=1.45,
-        share=0.035,
         options=STATED,
     ),
     Case(
@@ -413,7 +412,6 @@ CASES = [
         800,
         25,
         slack=1.45,
-        share=0.035,
         options=STATED,
     ),
     Case(
@@ -452,7 +450,7 @@ CASES = [
         100,
         options=STATED,
     ),
-    Case("20 per 2 s, fixed", lambda _: FixedWindow(20, 2), RateLimit(33), 1000, 100, share=0.035),
+    Case("20 per 2 s, fixed", lambda _: FixedWindow(20, 2), RateLimit(33), 1000, 100),
     Case(
         "60 per 60 s, fixed, `Retry-After`",
         lambda _: FixedWindow(60, 60),
@@ -615,9 +613,9 @@ KINDS = [
     Kind("GCRA", per_window("gcra"), worst=1.35),
     Kind("nginx", per_window("nginx"), worst=1.35, refused=0.035),
     Kind("1% refused by chance", by_chance(0.01), mean=1.15, worst=1.3),
-    Kind("5% refused by chance", by_chance(0.05), mean=1.2, worst=1.5, refused=0.06),
+    Kind("5% refused by chance", by_chance(0.05), mean=1.25, worst=1.65, refused=0.06),
     Kind("1% by chance, `Retry-After`", by_chance(0.01, stated=True), mean=1.15, worst=1.3),
-    Kind("5% by chance, `Retry-After`", by_chance(0.05, stated=True), mean=1.2, worst=1.5, refused=0.06),
+    Kind("5% by chance, `Retry-After`", by_chance(0.05, stated=True), mean=1.25, worst=1.65, refused=0.06),
     Kind("1 at once", at_once(1), worst=1.3),
     Kind("4 at once", at_once(4), worst=1.35),
     Kind("8 at once", at_once(8), worst=1.35),

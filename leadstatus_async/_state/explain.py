@@ -44,6 +44,7 @@ _RIVAL = 0.3  # of the gain: what "at once" may lack; if it is wrong, that shows
 _TOO_MUCH = 4.0, 5.5, 0.8  # nats: a gain that forbids chance, after three refusals, later, and for each
 _SELDOM, _LATER, _ENOUGH = 10, 6, 6  # requests for each refusal, at least; fewer from so many refusals on
 _REPEATED = 0.5  # of the first refusals: more further ones are no chance
+_REMEMBERED = 8  # episodes
 _FLIGHT = 3  # a flight of refusals counts as so many at most
 _NOTICED = 0.15  # of the rate: so much more shows when a bucket is empty
 _PACE = 0.5  # of the refusals must be above a rate
@@ -63,13 +64,15 @@ class Doubts(msgspec.Struct):
     Attributes:
         too_fast: requests per second at which an explanation was kept to and refused.
         hope: nats by which the fastest explanation may be worse than the best.
-        refusals: as many must there be before it may be chance.
+        refusals: as many must there be before it may be chance, or those that are remembered,
+        tried_at: since that was believed in vain.
         at_once: nats that "so many at once" must gain.
     """
 
     too_fast: float = math.inf
     hope: float = 4.0
     refusals: int = 3
+    tried_at: float = -math.inf
     at_once: float = 7.0
 
 
@@ -78,7 +81,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: "window": `number` requests in `per` seconds; "bucket": `number` per second, and what is more
-            shows after `per` seconds; "at once": `number` in flight; "chance": a share `number` of all.
+            shows after `per` seconds; "at once": `number` in flight; "chance": at most a share of all.
         number, per: as above.
         outdated: whether the latest refusal was far below the threshold, so that it must be another by now.
         share: of what was above the threshold, as much was refused.
@@ -182,6 +185,10 @@ class _Seen:
         passed = [(numbers[place], float(count)) for place, count in self._passes if numbers[place] >= least]
         return _best(refused, passed, float(self.total), recall)
 
+    def refused_since(self, at: float) -> int:
+        """Return how many refusals came after something had passed, since then."""
+        return sum(refused == 1 and when > at for when, refused in zip(self.at, self.refused, strict=True))
+
     def outdated(self, numbers: Sequence[float], most: float) -> bool:
         """Return whether the latest first refusal was far below the threshold."""
         latest = next(place for place in reversed(self._refusals) if self.refused[place] == 1)
@@ -225,12 +232,13 @@ def explain(
     early, later, each = _TOO_MUCH
     new = seen.first == doubts.refusals == Doubts().refusals
     if (
-        seen.first >= (2 if seen.dear else 1) * doubts.refusals
+        seen.refused_since(doubts.tried_at) >= min(_REMEMBERED, (2 if seen.dear else 1) * doubts.refusals)
         and max(best, pace) < (early if new else max(later, each * seen.first))
         and seen.total >= (_SELDOM if seen.first < _ENOUGH else _LATER) * seen.first
         and seen.further <= _REPEATED * seen.first
     ):
-        return Explanation("chance", seen.first / (seen.first + seen.total))
+        most = seen.first + math.sqrt(seen.first)  # as few as these tell
+        return Explanation("chance", most / (seen.first + seen.total))
     return None
 
 

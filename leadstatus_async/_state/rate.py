@@ -16,6 +16,7 @@ The other asks why (`explain`), whenever an episode ends. The circle is good at 
 second, so these are left to it. What else is explained is done instead: a window or bucket that takes
 longer is kept to; too many at once are answered by fewer slots; for chance nothing is slowed, since that
 helps nobody. The latter two are trials: if refusals go on, they are disbelieved, and must be shown better.
+A rate is raised by degrees where it is chance: others who use the quota look the same, until one is faster.
 
 A 503 may be a refusal or a server in trouble: it slows nothing by itself, but counts as soon as a limit
 explains it. Rate-limit headers may slow it from the first answer on (d7), never past the configured rate.
@@ -65,8 +66,9 @@ _REFUSED, _MAYBE = (429, 503), 503  # what may be a refusal, and which of it may
 _DOUBLY = 2.0  # what may be no refusal must be explained so much better
 _BEHIND = 3  # requests that passed behind each that was refused: going slower would not have helped
 _AGREES = 0.8  # of the share that passed behind it, and the rate that failed: that much was admitted
-_TRIAL = 2  # refusals after which a trial has failed,
-_TIMES, _TOLERATED = 3.0, 0.02  # if they are so many times what was taken for chance, or this share of all
+_TRIAL = 2  # refusals after which a trial may have failed
+_MOST, _TOLERATED = 0.07, 0.02  # shares of refusals that may go on: by chance, and with fewer slots
+_SPREAD = 1.35  # roots of what is expected: so many more may be refused
 _KEPT = 100  # requests that pass before more slots are tried: one in a hundred may be refused for that
 _BEYOND = 1.15  # of what an explanation allows in its time: that passed, so it is none
 _MARGIN = 1.01  # of the rate at which a bucket leaks: requests arrive less evenly than they are sent
@@ -110,6 +112,8 @@ class Controller(msgspec.Struct):
         apart: seconds between refusals at rates that were kept to, or of one episode, at most.
         refused_at: when the latest refusal came that was cut for.
         kept: requests that passed since the last that was refused.
+        missed: requests refused since the explanation was adopted.
+        doubled: requests that passed while the rate is raised by degrees, since that helps if it is chance.
     """
 
     configured_rate: float
@@ -136,6 +140,8 @@ class Controller(msgspec.Struct):
     apart: float = 0.0
     refused_at: float = math.inf
     kept: int = 0
+    doubled: int = 0
+    missed: int = 0
 
     def __post_init__(self) -> None:
         if not self.rate:
@@ -266,29 +272,34 @@ class Controller(msgspec.Struct):
         before = self.why
         if before is None or before.is_rate:
             return False
+        self.missed += 1
         if not news:  # sixteen in flight that are refused are asked about once
             return True
         if self.tried:  # more than was found: that confirms it
             self.tried, self.held, self.patience = 0, 0.0, min(_LONGEST, _RARER * self.patience)
             return True
-        refused = sum(refusal.sent_at > self.adopted_at for refusal in self.record.refusals)
-        passed = self.record.between(self.adopted_at, now)
-        failed = False
-        if refused >= _TRIAL:
-            share = refused / (refused + passed)
-            failed = share > (_TIMES * before.number if before.kind == "chance" else _TOLERATED)
-        why = None
-        if refused > _TRIAL:  # what came since may tell more
-            why = explain(self.record, now, self.doubts, self.adopted_at)
+        failed = self._in_vain(before, now)
+        why, luck = None, _DOUBLY * LUCK
+        if self.missed > _TRIAL:  # what came since may tell more
+            why = explain(self.record, now, self.doubts, self.adopted_at, luck)
         if why is None or not why.is_rate:
-            why = explain(self.record, now, self.doubts)
-        if failed:
-            self.doubts.refusals *= 1 if before.kind == "at once" else 2
+            why = explain(self.record, now, self.doubts, luck=luck)
+        if failed or (why is not None and why.is_rate):
+            self.doubts.tried_at = now
+            self.doubts.refusals += 0 if before.kind == "at once" else 1
             self.doubts.at_once *= 1 if before.kind == "chance" else 2
         if failed and why is not None and why.kind == before.kind == "chance":
             why = None
-        self.why = before if why is None and not failed else why
+        if not failed and (why is None or why.kind == before.kind):
+            why = before
+        self.why = why
         return self.why is not None and not self.why.is_rate
+
+    def _in_vain(self, why: Explanation, now: float) -> bool:
+        """Whether more are refused than there would be if an explanation on trial were true."""
+        share = min(why.number, _MOST) if why.kind == "chance" else _TOLERATED
+        expected = share * (self.missed + self.record.between(self.adopted_at, now))
+        return self.missed >= _TRIAL and self.missed > 1 + expected + _SPREAD * math.sqrt(expected)
 
     def _confirms(self, ceiling: float, until: float) -> bool:
         """Whether no more passed until then than that lets pass: windows have edges, buckets bursts."""
@@ -314,7 +325,7 @@ class Controller(msgspec.Struct):
             dear = over - episode.began > LOCK_OUT
             self.why = why
             if why is not None and why.acts:
-                self._adopt(why, now)
+                self._adopt(why, now, episode.failed)
             else:
                 self._resume(episode, sent_at, wary=dear and not episode.probed)
             self.patience = self._worth(episode, over - (episode.began if dear else episode.refused_at))
@@ -336,16 +347,19 @@ class Controller(msgspec.Struct):
             return None
         return why
 
-    def _adopt(self, why: Explanation, now: float) -> None:
+    def _adopt(self, why: Explanation, now: float, failed: float) -> None:
         """Do what an explanation asks for."""
-        self.adopted_at, self.tried = now, 0
+        self.adopted_at, self.tried, self.missed = now, 0, 0
         if why.is_rate:
             self.ceiling = why.rate
             window = why.kind == "window"
             kept = sizes(RateLimit(why.number, per=why.per))[1] if window else why.rate / _MARGIN
             self.learned = self.aim = min(kept, self.configured_rate)
         else:
-            self.ceiling, self.learned, self.aim = None, self.configured_rate, math.inf
+            # By degrees: if it is no chance, but a limit or others who use the quota, that costs little.
+            chance = why.kind == "chance"
+            self.ceiling, self.learned = None, failed if chance else self.configured_rate
+            self.aim, self.doubled = math.inf, 0
 
     def _resume(self, episode: _Episode, sent_at: float, *, wary: bool) -> None:
         """End an episode: from now on at what was admitted, as far as that can be believed."""
@@ -396,6 +410,11 @@ class Controller(msgspec.Struct):
 
     def _grow(self, now: float) -> None:
         """Settle below the ceiling, and probe beyond it when that has lasted; only work counts as time."""
+        if self.why is not None and self.why.kind == "chance" and self.learned < self.configured_rate:
+            self.doubled += 1
+            if self.doubled % _BUSY == 0:
+                self.learned = min(2 * self.learned, self.configured_rate)
+            return
         if self.ceiling is None and self.slots is None:
             return
         step = min(max(0.0, now - self.grown_at), _BUSY / self.rate)

@@ -99,7 +99,7 @@ def test_chance_is_told_by_its_having_no_reason(seed):
     assert why is not None
     assert str(why) == "by chance"
     assert why.rate == float("inf")
-    assert explain(record, now, Doubts(refusals=99)) is None
+    assert explain(record, now, Doubts(tried_at=now)) is None
 
 
 def test_many_refusals_are_no_chance():

@@ -9,8 +9,8 @@ import pytest
 
 from leadstatus_async import RateLimit, Suggestion
 from leadstatus_async._state.rate import Controller
-from leadstatus_async.testing.quota import FixedWindow, SlidingWindow
-from tests.simulator import AtOnce, Chance, Changing, Client
+from leadstatus_async.testing.quota import FixedWindow, SlidingWindow, TokenBucket
+from tests.simulator import AtOnce, Chance, Changing, Client, Gcra, Nginx
 
 
 class Forgetful(Client):
@@ -50,7 +50,7 @@ def test_a_long_window_is_kept_to_and_suggested():
 
 
 def test_who_states_what_was_suggested_is_refused_nothing():
-    """Whatever the kind of window is."""
+    """Whatever the kind of limit is."""
     for number, per in ((20, 2), (40, 1), (90, 10), (60, 60)):
         for kind in (FixedWindow, SlidingWindow):
             client = Client(kind(number, per), RateLimit(5 * number / per), seed=number)
@@ -59,6 +59,14 @@ def test_who_states_what_was_suggested_is_refused_nothing():
             stated = client.controller.suggestion.rate_limit
             again = Client(kind(number, per), stated, seed=number + 1)
             assert again.ask(300).refused == 0, (kind, number, per, stated)
+    buckets = [TokenBucket(40, 10), TokenBucket(1, 5), Nginx(50, 5), Gcra(20, 3)]
+    for place, limit in enumerate(buckets):
+        client = Client(limit, RateLimit(3 * limit.rate), seed=place)
+        while client.controller.suggestion is None:
+            client.ask(100)
+        stated = client.controller.suggestion.rate_limit
+        again = Client(type(limit)(limit.rate, limit.burst), stated, seed=place + 1)
+        assert again.ask(600).refused == 0, (limit, stated)
 
 
 def test_a_window_that_has_shrunk_is_found_again():

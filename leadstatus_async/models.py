@@ -47,6 +47,10 @@ class WorkflowStatus(StrEnum):
         """Whether the workflow is over for this lead. An unlisted value never settles."""
         return self in _SETTLED
 
+    def __reduce_ex__(self, _protocol: object) -> tuple[type[WorkflowStatus], tuple[str]]:
+        """Pickle and copy by value; by name, as CPython did before 3.11.4, an unlisted one is not found."""
+        return WorkflowStatus, (self._value_,)
+
     @classmethod
     def _missing_(cls, value: object) -> WorkflowStatus | None:
         if not isinstance(value, str) or len(value) > LONGEST_STATUS:

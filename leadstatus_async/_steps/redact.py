@@ -176,7 +176,8 @@ def _spellings(secret: str) -> str:
     """Return an expression for a secret, whatever has been done to its characters.
 
     Each character's alternatives are atomic, so that a secret that is nearly there costs no backtracking. One
-    that itself looks like an escape is found as it stands, since that is tried first.
+    that itself looks like an escape is found as it stands, since that is tried first. What repeats is atomic,
+    and not possessive: before CPython 3.11.5 `(?:...)*+` loses its place where a round matches in part.
     """
     in_json = json.dumps(secret)[1:-1]
     whole = [secret, in_json, in_json.replace("/", r"\/"), repr(secret)[1:-1]]
@@ -184,7 +185,7 @@ def _spellings(secret: str) -> str:
     blank = _BLANK
     for own in {one for one in secret if re.match(_BLANK, one)}:
         blank = rf"(?!{re.escape(own)})" + blank
-    between = f"(?:{blank})*+" if "\\" in secret else f"(?:{blank}|{_ESCAPED_BLANK})*+"
+    between = f"(?>(?:{blank})*)" if "\\" in secret else f"(?>(?:{blank}|{_ESCAPED_BLANK})*)"
     encoded = [r"\s*+".join(map(_spelled_in_base64, form)) for form in _encoded(secret)]
     return "|".join([*map(re.escape, dict.fromkeys(whole)), between.join(map(_spelled, secret)), *encoded])
 
@@ -195,14 +196,14 @@ def _spelled_in_base64(character: str) -> str:
 
 def _spelled(character: str) -> str:
     code = ord(character)
-    again = "(?:25)++" if character == "%" else "(?:25)*+"  # percent-encoded twice and more
+    again = "(?>(?:25)+)" if character == "%" else "(?>(?:25)*)"  # percent-encoded twice and more
     utf8 = "".join(f"%{again}{byte:02x}" if character != "%" else f"%{again}" for byte in character.encode())
     utf16 = _utf_16(character)[0].hex()
     escaped = "".join(rf"\\{{1,4}}u{utf16[at : at + 4]}" for at in range(0, len(utf16), 4))
-    entity = r"\\{0,4}&(?:amp;)*+"
+    entity = r"\\{0,4}&(?>(?:amp;)*)"
     ways = [utf8, escaped, rf"{entity}\#0{{0,4}}{code};?", rf"{entity}\#x0{{0,4}}{code:x};?"]
     if character == "&":
-        ways.append(r"\\{0,4}&(?:amp;)++")
+        ways.append(r"\\{0,4}&(?>(?:amp;)+)")
     elif escape(character) != character:
         ways.append(entity + re.escape(escape(character)[1:]))
     if character == "'":

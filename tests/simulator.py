@@ -381,7 +381,7 @@ CASES = [
     Case("token bucket, 50/s, 5 at once", lambda _: TokenBucket(50, 5), RateLimit(60), 800, 16, slack=1.25),
     Case("nginx, 50 r/s, burst 5", lambda _: Nginx(50, 5), RateLimit(200), 800, 16),
     Case("nginx, 50 r/s, burst 2", lambda _: Nginx(50, 2), RateLimit(100), 800, 16),
-    # What changes is taken for chance now and then, which is found out by going at the full rate.
+    # What changes is taken for chance now and then, which is found out by going faster.
     Case("40/s, then 20/s from 10 s on", changing((0, 40), (10, 20)), FAR, 800, 30),
     Case(
         "40/s, 20/s from 5 s, 40/s from 15 s", changing((0, 40), (5, 20), (15, 40)), FAR, 800, 25, share=0.04

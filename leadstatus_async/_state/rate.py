@@ -99,7 +99,7 @@ class Controller(msgspec.Struct):
         learned: the rate without what headers suggest.
         aim: where it settles.
         hinted, hinted_until: the rate that headers suggest, and when their window is over.
-        stated: the limit that they state, if they slow.
+        policy: the limit that they state, as far as its window is told.
         episode: that which goes on.
         stretch: what was admitted since the last one.
         fresh: requests sent before that went at a rate that has been given up since.
@@ -127,7 +127,7 @@ class Controller(msgspec.Struct):
     aim: float = math.inf
     hinted: float = math.inf
     hinted_until: float = math.inf
-    stated: RateLimit | None = None
+    policy: RateLimit | None = None
     episode: _Episode | None = None
     stretch: _Stretch = msgspec.field(default_factory=lambda: _Stretch())  # noqa: PLW0108 - defined below
     fresh: float = -math.inf
@@ -171,8 +171,8 @@ class Controller(msgspec.Struct):
         """What to state next time; None while nothing can be told, or nothing would help."""
         if self.slots is not None:
             return Suggestion(concurrency=self.slots - self.tried) if self.kept >= _BUSY else None
-        if self.stated is not None and self.rate == self.hinted:
-            return Suggestion(self.stated)
+        if self.policy is not None and self.rate == self.hinted:
+            return Suggestion(self.policy)
         return self.shown
 
     def _show(self) -> Suggestion | None:
@@ -229,7 +229,7 @@ class Controller(msgspec.Struct):
     def _heed(self, hint: RateHint, now: float, demand: float) -> float:
         """Return the rate that headers suggest: slower than configured, but never a stop."""
         least = min(1.0, self.configured_rate)
-        policy = self.stated = as_policy(hint.limit, hint.window)
+        policy = self.policy = as_policy(hint.limit, hint.window)
         if hint.remaining is None and policy is not None:  # what remains is ours to count
             left = policy.max_rate - self.record.between(now - policy.per, now)
             least = self.slowest if self.record.refusals else least  # it is meant for us, as it seems
@@ -474,7 +474,7 @@ class Controller(msgspec.Struct):
         elif self.rate == self.configured_rate:
             self.reason = ""
         elif self.hinted < self.learned:
-            self.reason = told_by_headers(self.stated)
+            self.reason = told_by_headers(self.policy)
         elif self.why is not None and self.episode is None:
             self.reason = str(self.why)
         else:

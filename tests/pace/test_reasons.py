@@ -13,6 +13,12 @@ from leadstatus_async.testing.quota import FixedWindow, SlidingWindow, TokenBuck
 from tests.simulator import AtOnce, Chance, Changing, Client, Gcra, Nginx
 
 
+def passing(controller, numbers, rate, latency):
+    """Let these of a row of requests, so many a second from 0.0 on, pass."""
+    for number in numbers:
+        controller.observe(number / rate + latency, 200, number / rate)
+
+
 class Forgetful(Client):
     """A client whose controller goes to bytes and back before each answer."""
 
@@ -201,8 +207,7 @@ def test_503_by_chance_slows_nothing():
 def test_a_429_among_503s_cuts():
     """What is certain is not left to be explained."""
     controller = Controller(50.0)
-    for number in range(50):
-        controller.observe(number / 50 + 0.02, 200, number / 50)
+    passing(controller, range(50), 50, 0.02)
     controller.observe(1.02, 503, 1.0)
     assert controller.rate == 50
     controller.observe(1.04, 429, 1.02)
@@ -212,11 +217,9 @@ def test_a_429_among_503s_cuts():
 def test_what_passes_behind_a_refusal_speaks_for_it():
     """Of ten in flight one was refused: the others passed, so the rate is as good as before."""
     controller = Controller(100.0)
-    for number in range(30):
-        controller.observe(number / 100 + 0.1, 200, number / 100)
+    passing(controller, range(30), 100, 0.1)
     controller.observe(0.4, 429, 0.3)
-    for number in range(31, 40):
-        controller.observe(number / 100 + 0.1, 200, number / 100)
+    passing(controller, range(31, 40), 100, 0.1)
     controller.observe(0.8, 200, 0.7)
     assert controller.rate == pytest.approx(97)
 
@@ -224,11 +227,9 @@ def test_what_passes_behind_a_refusal_speaks_for_it():
 def test_what_passes_behind_a_refusal_shows_that_a_second_was_no_limit():
     """0.37 s of 200/s were admitted, one is refused and four behind it pass: it is not 74 a second."""
     controller = Controller(200.0)
-    for number in range(74):
-        controller.observe(number / 200 + 0.02, 200, number / 200)
+    passing(controller, range(74), 200, 0.02)
     controller.observe(0.39, 429, 0.37)
-    for number in range(75, 79):
-        controller.observe(number / 200 + 0.02, 200, number / 200)
+    passing(controller, range(75, 79), 200, 0.02)
     controller.observe(1.42, 200, 1.4, paused_until=1.39)
     assert controller.ceiling == 200
     assert controller.rate == pytest.approx(194)
@@ -237,8 +238,7 @@ def test_what_passes_behind_a_refusal_shows_that_a_second_was_no_limit():
 def test_a_pause_is_no_time_of_work():
     """An episode that was over before its pause: what passes later is not spread over the pause."""
     controller = Controller(100.0)
-    for number in range(36):
-        controller.observe(number / 100 + 0.05, 200, number / 100)
+    passing(controller, range(36), 100, 0.05)
     controller.observe(0.41, 429, 0.36)
     for sent_at in (0.37, 0.38, 0.39, 0.41):
         controller.observe(sent_at + 0.05, 200, sent_at, paused_until=1.41)

@@ -22,6 +22,13 @@ def hint(remaining, reset, *, limit=5000, window=None):
     return RateHint(limit=limit, window=window, remaining=remaining, reset=reset)
 
 
+def falling(stated, remainings, *, reset=60, window=None):
+    """Let one request a second go and be answered, with less and less that remains until the reset."""
+    for number, remaining in enumerate(remainings):
+        stated.granted(number)
+        stated.observe(number + 0.1, number, 200, [hint(remaining, reset - number, window=window)])
+
+
 def told(decision, rounded=math.ceil):
     """Return what the headers of a decision say, in whole seconds and without the window."""
     return hint(float(decision.remaining), float(rounded(decision.reset)), limit=float(decision.limit))
@@ -139,9 +146,7 @@ def test_what_fits_is_not_slowed():
 def test_what_does_not_fit_is_spread():
     """100 remain for 600 s, and 400 are to be sent: one every six seconds, and the rest after that."""
     stated = Stated(demand=400)
-    for number, remaining in enumerate([101, 100]):
-        stated.granted(number)
-        stated.observe(number + 0.1, number, 200, [hint(remaining, 600 - number, window=3600)])
+    falling(stated, [101, 100], reset=600, window=3600)
     assert stated.rate == pytest.approx(1 / 6, rel=0.02)
     assert stated.wait(1.1) == pytest.approx(6, abs=0.2)
     assert stated.policy == RateLimit(5000, per=3600)
@@ -161,9 +166,7 @@ def test_what_does_not_fit_is_spread():
 def test_when_nothing_is_left_nobody_goes_until_the_reset():
     """And then one asks what there is."""
     stated = Stated(demand=5)
-    for number, remaining in enumerate([1, 0]):
-        stated.granted(number)
-        stated.observe(number + 0.1, number, 200, [hint(remaining, 60 - number)])
+    falling(stated, [1, 0])
     assert stated.wait(2.0) == pytest.approx(58.0, abs=0.2)
     assert stated.wait(60.5) == 0.0
     stated.granted(60.5)
@@ -175,9 +178,7 @@ def test_when_nothing_is_left_nobody_goes_until_the_reset():
 def test_one_that_is_lost_is_not_waited_for():
     """The request that asks what there is never comes back: after a while another one does."""
     stated = Stated(demand=5)
-    for number, remaining in enumerate([1, 0]):
-        stated.granted(number)
-        stated.observe(number + 0.1, number, 200, [hint(remaining, 60 - number)])
+    falling(stated, [1, 0])
     stated.granted(61.0)
     assert stated.wait(61.0 + stated.wait(61.0)) == 0.0
 
@@ -255,9 +256,7 @@ def test_headers_that_are_not_true_slow_but_never_stop(remaining):
 def test_who_says_nothing_any_more_slows_nobody():
     """An answer without headers ends it; an error page does not, and may have been counted."""
     stated = Stated(demand=100)
-    for number, remaining in enumerate([11, 10]):
-        stated.granted(number)
-        stated.observe(number + 0.1, number, 200, [hint(remaining, 60 - number)])
+    falling(stated, [11, 10])
     stated.observe(3.0, 2.9, 502, [])
     assert [limit.remaining for limit in stated.limits] == [9]
     stated.observe(3.0, 2.9, 429, [])
@@ -280,6 +279,8 @@ def test_a_second_or_two_are_left_to_the_controller():
     assert stated.observe(0.2, 0.1, 200, [short, hint(50, 30)]) == short
     assert len(stated.limits) == 1
     assert stated.observe(29.2, 29.1, 200, [hint(20, 1)]) is None, "the last second of a long one"
+    assert stated.limits[0].remaining == 20
+    assert stated.rate < math.inf, "what is left of it is spread over that second"
 
 
 def test_a_window_without_a_reset_may_begin_now():
@@ -323,9 +324,7 @@ def test_resets_in_whole_seconds_are_read_as_soon_as_all_of_them_allow():
 def test_what_went_waits_no_more():
     """Twelve wait where ten remain; when two have gone and were counted before, ten do, and they fit."""
     stated = Stated(demand=11)
-    for number, remaining in enumerate([12, 11]):
-        stated.granted(number)
-        stated.observe(number + 0.1, number, 200, [hint(remaining, 60 - number)])
+    falling(stated, [12, 11])
     assert stated.demand == 9
     stated.refunded()
     assert stated.demand == 9, "nothing was in flight"

@@ -27,7 +27,24 @@ class Forgetful(Client):
         return super()._receive()
 
 
-@pytest.mark.parametrize(
+class Told(Controller, dict=True):
+    """A controller that is told by four processes: what passed 50 ms late, together; a refusal at once."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.turn, self.untold, self.told_at = 0, [[], [], [], []], [0.0] * 4
+
+    def observe(self, now, status, *args, **kwargs):
+        self.turn = who = (self.turn + 7 * (status == 429) + 1) % 4
+        self.untold[who].append((now, status, *args, kwargs))
+        for process, late in enumerate(self.untold):
+            if now - self.told_at[process] > 0.05 or (process == who and status == 429):
+                self.told_at[process], self.untold[process] = now, []
+                for *answer, stated in late:
+                    super().observe(*answer, **stated)
+
+
+LIMITS = pytest.mark.parametrize(
     "server",
     [
         pytest.param(lambda: SlidingWindow(20, 2), id="window"),
@@ -35,6 +52,22 @@ class Forgetful(Client):
         pytest.param(lambda: AtOnce(4), id="at once"),
     ],
 )
+
+
+@LIMITS
+def test_it_learns_as_well_from_several_processes(server):
+    """Answers that are told late, and not in the order of their times, cost little."""
+    plain, told = (
+        [Client(server(), RateLimit(60), seed=seed, latency=0.1) for seed in range(4)] for _ in "12"
+    )
+    for client in told:
+        client.controller = Told(60.0)
+    before, now = ([client.ask(600) for client in clients] for clients in (plain, told))
+    assert sum(outcome.seconds for outcome in now) < 1.1 * sum(outcome.seconds for outcome in before)
+    assert sum(outcome.refused for outcome in now) < 1.5 * sum(outcome.refused for outcome in before)
+
+
+@LIMITS
 def test_its_state_is_a_plain_value(server):
     """Whoever takes it over from bytes goes on just so."""
     plain, forgetful = (kind(server(), RateLimit(100), latency=0.1) for kind in (Client, Forgetful))

@@ -30,6 +30,7 @@ and logs stay free of them.
 from __future__ import annotations
 
 import copy
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5  # bad IDs in a message
 _KINDS_SHOWN = 3  # kinds of failures, and leads, in one
+_QUOTED = re.compile(r"'[^']*'")  # in what is told of a row whose ID came back in another spelling
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -59,7 +61,11 @@ class LeadStatusError(Exception):
         waited: seconds spent in the queue, in pauses and in back-off.
         lead_ids: the leads concerned, in the order asked.
         result: on an error raised by a call, the `BatchResult` with every position; else None.
+        retryable: whether asking again later may help: after a 408, 429 or 5xx, a lost connection, a timeout,
+            a deadline, a closed session or a body that cannot be read. A group is if any of its errors is.
     """
+
+    retryable: bool = False
 
     def __init__(
         self,
@@ -76,6 +82,11 @@ class LeadStatusError(Exception):
         self.attempts = attempts
         self.waited = waited
         self.result = result
+
+    @property
+    def reason(self) -> str:
+        """What failed, in the same words whatever the lead: for counting failures."""
+        return f"{type(self).__name__}: {self}"
 
     def __str__(self) -> str:
         return cast("str", self.__dict__.get("_text", super().__str__()))
@@ -113,6 +124,11 @@ class InvalidLeadIdError(LeadStatusError, ValueError):
         # What is no lead ID may be anything, and not every thing can be pickled or copied.
         self.args = ([(index, _plain(value), reason) for index, value, reason in bad], self._text)
 
+    @property
+    def reason(self) -> str:
+        """See `LeadStatusError.reason`."""
+        return f"InvalidLeadIdError: the ID {'; '.join(dict.fromkeys(reason for *_, reason in self.args[0]))}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         bad = [(index, _plain(value)) for index, value in self.bad]
         return _restore, (type(self), self.args, {**self.__dict__, "bad": bad})
@@ -121,13 +137,24 @@ class InvalidLeadIdError(LeadStatusError, ValueError):
 class SessionClosedError(LeadStatusError):
     """The session was closed, before this call or under it."""
 
+    retryable = True
+
 
 class SessionLoopError(LeadStatusError):
     """The session was used from another event loop than the one of its first use."""
 
 
 class LimiterError(LeadStatusError):
-    """The limiter raised something unexpected, which is this error's `__cause__`."""
+    """The limiter raised something unexpected, which is this error's `__cause__`.
+
+    Attributes:
+        retryable: whether it could not be reached, as a limiter over a network may.
+    """
+
+    def __init__(self, message: str = "", retryable: bool = False, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retryable = retryable
+        self.args = (message, retryable) if retryable else (message,)
 
 
 class DeadlineExceededError(LeadStatusError, TimeoutError):
@@ -136,6 +163,8 @@ class DeadlineExceededError(LeadStatusError, TimeoutError):
     Attributes:
         needed: seconds the unasked leads would have taken at the present rate, where that is known.
     """
+
+    retryable = True
 
     def __init__(self, message: str = "", needed: float | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -155,7 +184,16 @@ class DeadlineExceededError(LeadStatusError, TimeoutError):
 
 
 class APIConnectionError(LeadStatusError):
-    """No complete answer came: connection refused or lost, broken HTTP, or a TLS failure."""
+    """No complete answer came: connection refused or lost, broken HTTP, or a TLS failure.
+
+    Attributes:
+        retryable: False of a failure of TLS, and of a proxy that refuses: they would again.
+    """
+
+    def __init__(self, message: str = "", retryable: bool = True, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retryable = retryable
+        self.args = (message,) if retryable else (message, retryable)
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
@@ -189,6 +227,8 @@ class ResponseError(LeadStatusError):
 class ResponseDecodeError(ResponseError):
     """The body, or the row of one lead, is not what the API promises."""
 
+    retryable = True
+
 
 class ResponseTooLargeError(ResponseError):
     """The body is larger than `max_response_bytes` (after decompression)."""
@@ -196,6 +236,11 @@ class ResponseTooLargeError(ResponseError):
 
 class MissingLeadError(ResponseError):
     """The answer has no row for a lead that was asked for, which the API promises never to do."""
+
+    @property
+    def reason(self) -> str:
+        """See `LeadStatusError.reason`."""
+        return _QUOTED.sub("another", super().reason)
 
 
 class APIStatusError(LeadStatusError):
@@ -235,6 +280,9 @@ class APIStatusError(LeadStatusError):
         self.trace_id = trace_id
         self.retry_after = retry_after
         self.fatal = stops_the_call(status) if fatal is None else fatal
+        # What would stop a call, but does not, is the page of a proxy before an API that has answered.
+        passing = stops_the_call(status) and not self.fatal
+        self.retryable = status in {408, 429} or status >= 500 or passing
         self.args = (status, code, message, details, trace_id, retry_after, self.lead_ids, advice, self.fatal)
 
 
@@ -295,6 +343,7 @@ class BatchError(LeadStatusError, ExceptionGroup[Exception]):
         waited = max((getattr(error, "waited", 0.0) for error in exceptions), default=0.0)
         lead_ids = [lead_id for error in exceptions for lead_id in getattr(error, "lead_ids", ())]
         super().__init__(message, lead_ids=lead_ids, attempts=attempts, waited=waited, result=result)
+        self.retryable = any(getattr(error, "retryable", False) for error in exceptions)
         self.args = (message, list(exceptions))
 
     def __str__(self) -> str:

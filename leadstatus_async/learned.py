@@ -5,12 +5,11 @@ Data only: no I/O, no clock, no randomness. All times are seconds as float.
 
 from __future__ import annotations
 
-import msgspec
-
+from leadstatus_async._figures import Figures
 from leadstatus_async.policy import RateLimit  # noqa: TC001 - so that type hints resolve
 
 
-class Suggestion(msgspec.Struct, frozen=True):
+class Suggestion(Figures, frozen=True):
     """What to state next time, as learned from refusals: whoever states it is refused no more.
 
     Attributes:
@@ -33,7 +32,7 @@ class Suggestion(msgspec.Struct, frozen=True):
         return ", ".join(options)
 
 
-class RateLimitState(msgspec.Struct, frozen=True):
+class RateLimitState(Figures, frozen=True):
     """A snapshot of a limiter.
 
     Attributes:

@@ -134,7 +134,7 @@ class _Guarding:
     def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> None:
         if fault is not None and not isinstance(fault, self._passing):
             message = f"the limiter failed: {type(fault).__name__}; nothing is sent without it"
-            raise LimiterError(message) from fault
+            raise LimiterError(message, retryable=isinstance(fault, OSError)) from fault  # not reached
 
 
 _guarding = _Guarding()

@@ -9,7 +9,7 @@ frozen, untracked by the garbage collector, and with enum members shared between
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -85,7 +85,12 @@ class LeadStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     The optional fields are None when the API sent null or left them out. Of a text longer than 2,000
     characters its beginning is kept; control characters in a text are replaced, and secrets taken out. Of
     an answer with more than half a megabyte of texts that might hide one, the rest is `[redacted]`.
+
+    Attributes:
+        ok: True: this outcome is an answer.
     """
+
+    ok: ClassVar[Literal[True]] = True
 
     lead_id: str
     workflow_status: WorkflowStatus
@@ -93,11 +98,6 @@ class LeadStatus(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     latest_step: _Text | None = None
     workflow_stop_reason: _Text | None = None
     has_pending_approval: bool | None = None
-
-    @property
-    def ok(self) -> Literal[True]:
-        """True: this outcome is an answer."""
-        return True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types under snake_case names, for JSON answers of web frameworks."""
@@ -117,21 +117,40 @@ class LeadFailure(msgspec.Struct, frozen=True):
     Attributes:
         lead_id: the ID as it was asked for; the `repr` of a value that was not a str.
         error: a `LeadStatusError` (see `leadstatus_async.errors`).
+        ok: False: this outcome is no answer.
     """
+
+    ok: ClassVar[Literal[False]] = False
 
     lead_id: str
     error: Exception
 
     @property
-    def ok(self) -> Literal[False]:
-        """False: this outcome is no answer."""
-        return False
+    def reason(self) -> str:
+        """What failed, in the same words whatever the lead: `Counter(failure.reason for failure in ...)`."""
+        return getattr(self.error, "reason", None) or f"{type(self.error).__name__}: {self.error}"
 
     def to_dict(self) -> dict[str, Any]:
-        r"""Return `lead_id` and `error`, the latter as "ClassName: message".
+        r"""Return plain types: one line of a dead-letter file.
 
-        A lone surrogate, one of the things an ID is refused for, is written out as `\udc80`: JSON
-        encoders and files would not take it (c4).
+        `error` is "ClassName: message", `error_type` the class name; `http_status`, `error_code`, `trace_id`,
+        `attempts` and `retryable` are those of the error, None where it has no such thing. A lone surrogate,
+        one of the things an ID is refused for, is written out as `\udc80`: JSON encoders and files would not
+        take it (c4).
         """
-        lead_id = self.lead_id.encode("utf-8", "backslashreplace").decode()
-        return {"lead_id": lead_id, "error": f"{type(self.error).__name__}: {self.error}"}
+        error = self.error
+        kind = type(error).__name__
+        return {
+            "lead_id": _writable(self.lead_id),
+            "error": _writable(f"{kind}: {error}"),
+            "error_type": kind,
+            "http_status": getattr(error, "status", None),
+            "error_code": getattr(error, "code", None),
+            "trace_id": getattr(error, "trace_id", None),
+            "attempts": getattr(error, "attempts", None),
+            "retryable": getattr(error, "retryable", None),
+        }
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

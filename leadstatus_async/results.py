@@ -5,25 +5,19 @@ Data only: no I/O, no clock, no randomness. All times are seconds as float.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import starmap
-from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
-import msgspec
-
+from leadstatus_async import _tables
+from leadstatus_async._figures import Figures
+from leadstatus_async._html import at_a_glance
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
-_CRLF = "\r\n"
-_PART = 1000  # rows: a few milliseconds' work
-_FLAGS = {True: "true", False: "false", None: None}
 
-
-class BatchStats(msgspec.Struct, frozen=True):
+class BatchStats(Figures, frozen=True):
     """What one call cost.
 
     Attributes:
@@ -45,7 +39,7 @@ class BatchStats(msgspec.Struct, frozen=True):
     elapsed: float = 0.0
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(Figures, frozen=True):
     """How far a call is, as told to its `progress` callback.
 
     Attributes:
@@ -63,7 +57,7 @@ class Progress(msgspec.Struct, frozen=True):
     retries: int
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(Figures, frozen=True):
     """What a call would cost if nothing fails.
 
     Attributes:
@@ -77,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class SessionStats(msgspec.Struct, frozen=True):
+class SessionStats(Figures, frozen=True):
     """A snapshot of what a session has done since it was made.
 
     Attributes:
@@ -150,6 +144,18 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
         failed = len(self.failures)
         return f"<BatchResult of {len(self)}: {len(self) - failed} answered, {failed} failed, {self.stats}>"
 
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: a bar for each status, and why leads failed."""
+        figures = self.stats
+        told = {
+            "leads": f"{len(self):,}",
+            "requests": f"{figures.requests:,}",
+            "retries": f"{figures.retries:,}",
+            "answered 429": f"{figures.rate_limited:,}",
+            "s": f"{figures.elapsed:.1f}",
+        }
+        return at_a_glance(self.counts, self.failures, told)
+
     @property
     def statuses(self) -> list[LeadStatus]:
         """The answers, in input order."""
@@ -188,8 +194,31 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
             raise cast("_Summarizing", failures[0].error).summary_of(failures, self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return one flat row per position: the fields of `LeadStatus`, and `error` (None if answered)."""
-        return [_flat(outcome) for outcome in self._outcomes]
+        """Return one flat row per position.
+
+        The fields of `LeadStatus`, and `error` ("ClassName: message"), `error_type`, `http_status`,
+        `error_code`, `trace_id`, `attempts` and `retryable`, all None where there is a status.
+        """
+        return _tables.rows(self._outcomes)
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return the rows of `to_dicts` as a list for each column."""
+        return _tables.columns(self._outcomes)
+
+    def to_arrow(self) -> Any:
+        """Return the rows of `to_dicts` as a `pyarrow.Table`, for polars, pandas, duckdb and Parquet.
+
+        Its schema is the same whatever came: texts, but for `has_pending_approval` and `retryable` (bool),
+        `http_status` and `attempts` (int64).
+
+        Raises:
+            ImportError: pyarrow is not there; it comes with `leadstatus-async[arrow]`.
+        """
+        return _tables.arrow(self._outcomes)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Hand the rows to whatever takes Arrow's PyCapsule interface, as pandas and duckdb do."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
 
     def to_jsonl(self) -> str:
         """Return the rows of `to_dicts` as JSON lines, each ending in a newline."""
@@ -201,19 +230,11 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
 
     def iter_jsonl(self) -> Iterator[str]:
         """Yield the text of `to_jsonl` in parts of 1,000 rows: an event loop can go on in between."""
-        encoder = msgspec.json.Encoder()
-        for first in range(0, len(self), _PART):
-            yield encoder.encode_lines(_rows(self._outcomes[first : first + _PART])).decode()
+        return _tables.json_lines(self._outcomes)
 
     def iter_csv(self) -> Iterator[str]:
         """Yield the text of `to_csv` in parts of 1,000 rows: an event loop can go on in between."""
-        lines = _Lines()
-        write = csv.writer(lines).writerows  # with "\n" to end its lines it would not quote a "\r"
-        write([COLUMNS])
-        for first in range(0, max(1, len(self)), _PART):
-            write(map(_cells, _rows(self._outcomes[first : first + _PART])))
-            yield "".join([f"{line[: -len(_CRLF)]}\n" for line in lines])
-            lines.clear()
+        return _tables.csv_lines(self._outcomes)
 
 
 class _Summarizing(Protocol):
@@ -222,52 +243,3 @@ class _Summarizing(Protocol):
     def summary_of(self, failures: list[LeadFailure], result: BatchResult[Any]) -> Exception:
         """Return what a call raises for these failures."""
         ...
-
-
-class _Lines(list[str]):
-    """What a csv writer takes for a file."""
-
-    write = list[str].append
-
-
-COLUMNS = (*LeadStatus.__struct_fields__, "error")
-"""The columns of a flat row."""
-
-
-class _Row(msgspec.Struct, gc=False):
-    """A flat row; its fields are the `COLUMNS`."""
-
-    lead_id: str
-    workflow_status: str | None = None
-    workflow_instance_id: str | None = None
-    latest_step: str | None = None
-    workflow_stop_reason: str | None = None
-    has_pending_approval: bool | None = None
-    error: str | None = None
-
-
-_fields = attrgetter(*LeadStatus.__struct_fields__)
-
-
-def _rows(outcomes: Sequence[LeadStatus | LeadFailure]) -> list[_Row]:
-    if set(map(type, outcomes)) == {LeadStatus}:  # as a rule, and three times as fast
-        return list(starmap(_Row, map(_fields, outcomes)))
-    return [_Row(*_fields(one)) if isinstance(one, LeadStatus) else _Row(**one.to_dict()) for one in outcomes]
-
-
-def _cells(row: _Row) -> tuple[str | None, ...]:
-    return (
-        row.lead_id,
-        row.workflow_status,
-        row.workflow_instance_id,
-        row.latest_step,
-        row.workflow_stop_reason,
-        _FLAGS[row.has_pending_approval],
-        row.error,
-    )
-
-
-def _flat(outcome: LeadStatus | LeadFailure) -> dict[str, Any]:
-    if isinstance(outcome, LeadStatus):
-        return {**outcome.to_dict(), "error": None}
-    return {**dict.fromkeys(COLUMNS), **outcome.to_dict()}

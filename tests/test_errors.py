@@ -364,3 +364,49 @@ def test_nested_group_splits():
     matched, _ = outer.split(ServerError)
     assert matched is not None
     assert matched.exceptions[0].result is RESULT
+
+
+@pytest.mark.parametrize(
+    ("retryable", "failed"),
+    [
+        (True, RateLimitError(429)),
+        (True, UnexpectedStatusError(408)),
+        *[(True, ServerError(status)) for status in (500, 501, 503, 504, 520)],
+        (True, UpstreamError(502)),
+        (True, APIConnectionError("refused")),
+        (True, APITimeoutError("late")),
+        (True, DeadlineExceededError("late")),
+        (True, SessionClosedError("closed")),
+        (True, ResponseDecodeError("odd")),
+        (True, AuthenticationError(401, fatal=False)),  # a proxy's page, before an API that has answered
+        (True, LimiterError("Redis is down", retryable=True)),
+        (True, BatchError("some", [BadRequestError(400), ServerError(500)])),
+        (False, BatchError("some", [BadRequestError(400), MissingLeadError("no row")])),
+        (False, BatchError("some", [ValueError("no error of ours")])),
+        (False, APIConnectionError("no certificate", retryable=False)),
+        (False, LimiterError("broken")),
+        (False, LeadStatusError("a bug")),
+        (False, ConfigurationError("no")),
+        (False, InvalidLeadIdError([(0, "", "is empty")])),
+        (False, SessionLoopError("another loop")),
+        (False, ResponseTooLargeError("large")),
+        (False, MissingLeadError("no row")),
+        *[(False, kind(status)) for status, kind in STATUS_ERRORS.items() if status not in (429, 502)],
+        *[(False, UnexpectedStatusError(status)) for status in (200, 202, 302, 402, 409, 422)],
+    ],
+    ids=lambda value: f"{type(value).__name__}" if isinstance(value, Exception) else "",
+)
+def test_retryable_tells_whether_asking_again_may_help(retryable, failed):
+    """Each error says so, also when it was pickled, copied or made again."""
+    assert failed.retryable is retryable
+    for twin in (pickle.loads(pickle.dumps(failed)), copy.deepcopy(failed), type(failed)(*failed.args)):
+        assert twin.retryable is retryable
+
+
+def test_reasons_are_the_same_whatever_the_lead():
+    """Failures can be counted by their reason; IDs are not in it."""
+    same = [MissingLeadError(f"no row; there is one for '{lead_id}'") for lead_id in "ab"]
+    assert {error.reason for error in same} == {"MissingLeadError: no row; there is one for another"}
+    bad = InvalidLeadIdError([(0, "", "is empty"), (5, 7, "is int, not str"), (9, "", "is empty")])
+    assert bad.reason == "InvalidLeadIdError: the ID is empty; is int, not str"
+    assert ServerError(500, "C", "m").reason == "ServerError: HTTP 500 C: m"

@@ -11,7 +11,13 @@ import msgspec
 import pytest
 
 from leadstatus_async import models
-from leadstatus_async.errors import InvalidLeadIdError, MissingLeadError
+from leadstatus_async.errors import (
+    APITimeoutError,
+    InvalidLeadIdError,
+    MissingLeadError,
+    ResponseDecodeError,
+    UpstreamError,
+)
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
 
 LISTED = ["pending", "waiting", "completed", "stopped", "not_started", "not_in_campaign", "not_eligible"]
@@ -140,9 +146,48 @@ def test_failure_says_why():
     """A failure holds the ID and the error, is not ok, and writes "ClassName: message"."""
     failure = LeadFailure("a", MissingLeadError("no row"))
     assert failure.ok is False
-    assert failure.to_dict() == {"lead_id": "a", "error": "MissingLeadError: no row"}
+    assert failure.to_dict()["error"] == failure.reason == "MissingLeadError: no row"
     with pytest.raises(AttributeError):
         failure.lead_id = "b"
+
+
+@pytest.mark.parametrize(
+    ("error", "facts"),
+    [
+        (
+            UpstreamError(502, "BAD_GATEWAY", "no", trace_id="t1", attempts=5),
+            ("UpstreamError: HTTP 502 BAD_GATEWAY: no", "UpstreamError", 502, "BAD_GATEWAY", "t1", 5, True),
+        ),
+        (
+            ResponseDecodeError("odd", 200, "t2", attempts=2),
+            ("ResponseDecodeError: odd", "ResponseDecodeError", 200, None, "t2", 2, True),
+        ),
+        (
+            APITimeoutError("late", attempts=1),
+            ("APITimeoutError: late", "APITimeoutError", None, None, None, 1, True),
+        ),
+        (ValueError("\ud83d"), ("ValueError: \\ud83d", "ValueError", None, None, None, None, None)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_dead_letter_is_one_line(error, facts):
+    """A failure is plain data: why, with which status and code, on which trace, and whether to ask again."""
+    names = "error error_type http_status error_code trace_id attempts retryable"
+    row = LeadFailure("a", error).to_dict()
+    assert row == {"lead_id": "a", **dict(zip(names.split(), facts, strict=True))}
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_outcomes_match():
+    """`match` tells an answer from a failure; so does `ok`, which type checkers know."""
+    for outcome in (FULL, LeadFailure("a", MissingLeadError("no row"))):
+        match outcome:
+            case LeadStatus(workflow_status=status):
+                assert outcome.ok is True
+                assert status == "stopped"
+            case LeadFailure(error=error):
+                assert outcome.ok is False
+                assert error.retryable is False
 
 
 def test_failure_pickles_and_copies():

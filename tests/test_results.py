@@ -7,10 +7,17 @@ import csv
 import io
 import json
 import pickle
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from xml.etree import ElementTree as ET
 
+import duckdb
 import msgspec
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,8 +37,9 @@ from leadstatus_async.errors import (
     SessionClosedError,
     UnexpectedStatusError,
 )
-from leadstatus_async.learned import RateLimitState
+from leadstatus_async.learned import RateLimitState, Suggestion
 from leadstatus_async.models import LeadFailure, LeadStatus, WorkflowStatus
+from leadstatus_async.policy import RateLimit
 from leadstatus_async.results import (
     BatchResult,
     BatchStats,
@@ -56,7 +64,14 @@ COLUMNS = [
     "workflow_stop_reason",
     "has_pending_approval",
     "error",
+    "error_type",
+    "http_status",
+    "error_code",
+    "trace_id",
+    "attempts",
+    "retryable",
 ]
+NO_FAILURE = dict.fromkeys(COLUMNS[6:])
 
 
 def failures(*errors: LeadStatusError) -> BatchResult:
@@ -163,13 +178,33 @@ def test_figures_are_designs(kind, fields):
     assert list(kind.__struct_fields__) == fields.split()
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [
+        STATS,
+        Progress(1, None, 0, 2, 0),
+        Plan(1, 200, 0.0),
+        SessionStats(leads=3),
+        RateLimitState(10.0, 20.0, suggestion=Suggestion(RateLimit(60, per=60))),
+        Suggestion(concurrency=4),
+    ],
+    ids=lambda figures: type(figures).__name__,
+)
+def test_figures_are_data(figures):
+    """`to_dict` has every field, in plain types that any JSON encoder takes."""
+    row = figures.to_dict()
+    assert list(row) == list(type(figures).__struct_fields__)
+    assert msgspec.convert(json.loads(json.dumps(row)), type(figures)) == figures
+    assert type(row) is dict
+
+
 def test_rows_are_flat():
     """One flat row per position: the fields of a status, and the error, null where there is a status."""
     rows = MIXED.to_dicts()
     assert len(rows) == len(MIXED)
     assert all(list(row) == COLUMNS for row in rows)
-    assert rows[0] == {**A.to_dict(), "error": None}
-    assert rows[1] == {**dict.fromkeys(COLUMNS), "lead_id": "x", "error": "MissingLeadError: no row"}
+    assert rows[0] == {**A.to_dict(), **NO_FAILURE}
+    assert rows[1] == {**dict.fromkeys(COLUMNS), **FAILED.to_dict()}
 
 
 def test_jsonl_is_one_line_per_position():
@@ -189,11 +224,12 @@ def test_csv_reads_back():
     assert list(rows[0]) == COLUMNS
     assert rows == [
         {
-            name: "" if value is None else str(value).lower() if isinstance(value, bool) else value
+            name: "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             for name, value in row.items()
         }
         for row in MIXED.to_dicts()
     ]
+    assert rows[1]["retryable"] == "false"
     assert rows[0]["has_pending_approval"] == "true"
     assert rows[2]["has_pending_approval"] == "false"
     assert "\r" not in MIXED.to_csv()
@@ -333,3 +369,111 @@ def test_cause_reaches_the_caller():
     with pytest.raises(BatchError) as caught:
         failures(broken).raise_for_failures()
     assert caught.value.exceptions[0].__cause__ is broken.__cause__
+
+
+# Frames
+
+SCHEMA = {
+    **dict.fromkeys(COLUMNS, "string"),
+    "has_pending_approval": "bool",
+    "http_status": "int64",
+    "attempts": "int64",
+    "retryable": "bool",
+}
+
+
+@pytest.mark.parametrize("result", [MIXED, CLEAN, BatchResult([])], ids=["mixed", "clean", "empty"])
+def test_columns_are_the_rows(result):
+    """A list for each column, in plain types, whatever came."""
+    columns = result.to_columns()
+    assert list(columns) == COLUMNS
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert rows == result.to_dicts()
+    assert {type(text) for text in columns["workflow_status"]} <= {str, type(None)}
+
+
+@pytest.mark.parametrize("result", [MIXED, CLEAN, BatchResult([])], ids=["mixed", "clean", "empty"])
+def test_arrow_has_one_schema(result):
+    """The same columns and types on good days and bad, and the rows are those of `to_dicts`."""
+    table = result.to_arrow()
+    assert {field.name: str(field.type) for field in table.schema} == SCHEMA
+    assert table.to_pylist() == result.to_dicts()
+    assert pa.table(result) == table
+
+
+LATE_FAILURE = BatchResult(
+    [
+        FAILED if number == 150_000 else LeadStatus(f"x{number}", PENDING, latest_step="step")
+        for number in range(200_000)
+    ]
+)
+
+
+def test_frames_do_not_guess_types_from_the_first_rows():
+    """The first failure of 200,000 rows, at row 150,000, is there in polars, pandas, duckdb and Parquet."""
+    table = LATE_FAILURE.to_arrow()
+    frame = pl.DataFrame(table)
+    assert frame.height == 200_000
+    assert frame.row(150_000, named=True) == {**dict.fromkeys(COLUMNS), **FAILED.to_dict()}
+    if hasattr(pd.DataFrame, "from_arrow"):  # pandas 3
+        assert pd.DataFrame.from_arrow(LATE_FAILURE)["error_type"][150_000] == "MissingLeadError"
+    asked = "select lead_id, attempts from LATE_FAILURE where retryable = false"
+    assert duckdb.sql(asked).fetchall() == [("x", 2)]
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    assert {field.name: str(field.type) for field in pq.read_schema(file)} == SCHEMA
+
+
+def test_arrow_is_an_extra(monkeypatch):
+    """Without pyarrow the error says what to install."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pip install 'leadstatus-async\[arrow\]'"):
+        CLEAN.to_arrow()
+
+
+# Notebooks
+
+
+def test_html_tells_counts_and_reasons():
+    """A bar for each status, the failures and their reasons, in which nothing of the server's is markup."""
+    many = BatchResult(
+        [
+            *[LeadStatus(f"x{number}", WorkflowStatus("completed")) for number in range(1500)],
+            LeadStatus("<b>", WorkflowStatus("<i>")),
+            *[
+                LeadFailure(f"{number}", MissingLeadError(f"no row for '{number}' <u>"))
+                for number in range(3)
+            ],
+            LeadFailure("y", InvalidLeadIdError([(7, "a b", "contains whitespace")])),
+        ],
+        BatchStats(requests=16, retries=2, elapsed=1.25),
+    )
+    html = many._repr_html_()
+    assert html.count("width:100%") == 1
+    assert html.count("width:1%") == 2  # a bar is never nothing
+    for text in (
+        "completed",
+        "1,500",
+        "&lt;i&gt;",
+        "(failed)",
+        "1,505 leads, 16 requests, 2 retries",
+        "1.2 s",
+    ):
+        assert text in html
+    assert "MissingLeadError: no row for another &lt;u&gt;" in html
+    assert "InvalidLeadIdError: the ID contains whitespace" in html
+    assert "<i>" not in html
+    assert "<u>" not in html
+    ET.fromstring(html)
+
+
+def test_html_is_bounded():
+    """However many statuses and reasons a server invents, and however long they are."""
+    odd = [LeadStatus(f"x{n}", WorkflowStatus(f"{n}" + "x" * 5000)) for n in range(50)]
+    odd += [LeadFailure(f"y{n}", ServerError(500, None, f"{n}" + "y" * 400)) for n in range(50)]
+    html = BatchResult(odd)._repr_html_()
+    assert len(html) < 20_000
+    assert "(other statuses)" in html
+    assert "other reasons" in html
+    assert html.count(">40</td>") == 2
+    assert "(failed)" not in BatchResult([])._repr_html_()

@@ -5,7 +5,6 @@ Everything here returns or prints text for a given width; nothing waits and noth
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leadstatus_async.errors import InvalidLeadIdError, MissingLeadError
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ _COLOURS = {
 _ROWS_SHOWN = 200
 _REASONS_SHOWN = 10
 _LONGEST_SENTENCE = 500
-_QUOTED = re.compile(r"'[^']*'")  # in what is told of a row whose ID came back in another spelling
 
 
 def console(file: TextIO) -> Console:
@@ -117,7 +114,7 @@ def summary_table(result: BatchResult[Any], out: Console) -> Table:
 
 def reasons(failures: Sequence[LeadFailure]) -> list[str]:
     """Say why leads failed: a sentence for each reason, whatever the IDs, the most frequent first."""
-    found = Counter(map(_reason, failures)).most_common()
+    found = Counter(failure.reason for failure in failures).most_common()
     told = [sentence(f"{count:,} failed, {reason}") for reason, count in found[:_REASONS_SHOWN]]
     rest = sum(count for _, count in found[_REASONS_SHOWN:])
     return [*told, f"{rest:,} failed for other reasons"] if rest else told
@@ -125,14 +122,6 @@ def reasons(failures: Sequence[LeadFailure]) -> list[str]:
 
 def _text(text: str) -> Text:
     return Text(visible(text))
-
-
-def _reason(failure: LeadFailure) -> str:
-    error = failure.error
-    if isinstance(error, InvalidLeadIdError):
-        return f"{type(error).__name__}: the ID {error.args[0][0][2]}"
-    told = _QUOTED.sub("another", str(error)) if isinstance(error, MissingLeadError) else str(error)
-    return f"{type(error).__name__}: {told}"
 
 
 def _cell(encoding: str) -> str:

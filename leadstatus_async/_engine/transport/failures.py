@@ -42,14 +42,14 @@ def failure_of(  # noqa: C901, PLR0911 - a table of cases
         advice = "; give the login that it wants in proxy=" if caught.status == 407 else ""
         message = f"{proxy} refuses the way to {origin}: HTTP {caught.status}{advice}"
         passing = caught.status >= 500 or caught.status in (408, 429)  # it cannot, or not now
-        return Failure(APIConnectionError(message), Sort.PASSING if passing else Sort.FATAL)
+        return Failure(APIConnectionError(message, passing), Sort.PASSING if passing else Sort.FATAL)
     if isinstance(caught, aiohttp.ClientProxyConnectionError):
         ours = caught.os_error.errno in NO_FILES_LEFT
         message = f"cannot connect to {proxy}: {_cause(caught)}"
         return Failure(APIConnectionError(message), Sort.PASSING if ours else Sort.FATAL)
     if isinstance(caught, _TLS):  # every other request would meet it too
         message = f"TLS with {origin} failed: {_cause(caught)}{_tls_advice(caught)}"
-        return Failure(APIConnectionError(message), Sort.FATAL)
+        return Failure(APIConnectionError(message, retryable=False), Sort.FATAL)
     if isinstance(caught, aiohttp.ConnectionTimeoutError):
         limit = f"{min(seconds, CONNECT_TIMEOUT):g} s"
         if borrowed:

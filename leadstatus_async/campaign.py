@@ -6,10 +6,11 @@ Thin: each call is checked here, and made by a module of `_calls`.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from leadstatus_async._calls.get import pending_gets
-from leadstatus_async._calls.get_many import OnError, ask, read
+from leadstatus_async._calls.get_many import ask, read
+from leadstatus_async._calls.options import UNSET, CallOptions, OnError, Unset
 from leadstatus_async._calls.stream import Reading, StatusStream
 from leadstatus_async._calls.watch import poll, settled
 from leadstatus_async._checks import require_callback, require_number, require_whole
@@ -29,27 +30,111 @@ if TYPE_CHECKING:
     from leadstatus_async._steps.chunk import Endpoint
 
 
-class Campaign:
-    """The leads of one campaign. Made by `LeadStatusSession.campaign`; cheap, and without state."""
+if TYPE_CHECKING:
+    import typing_extensions as newer
 
-    __slots__ = ("_core", "_endpoint", "_room")
+    OutcomeT_co = newer.TypeVar(
+        "OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True, default=LeadStatus
+    )
+else:  # which before Python 3.13 has no default
+    OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
-    def __init__(self, core: Core, endpoint: Endpoint, room: int) -> None:
+
+class Campaign(Generic[OutcomeT_co]):
+    """The leads of one campaign. Made by `LeadStatusSession.campaign`; cheap, and without state.
+
+    For type checkers it is generic in what its calls give by default: a `Campaign` gives `LeadStatus`, with
+    `with_options(on_error="collect")` it is a `Campaign[LeadStatus | LeadFailure]`.
+    """
+
+    __slots__ = ("_core", "_endpoint", "_options", "_room")
+
+    def __init__(self, core: Core, endpoint: Endpoint, room: int, options: CallOptions) -> None:
         self._core = core
         self._endpoint = endpoint
         self._room = room
+        self._options = options
 
     def __repr__(self) -> str:
         return f"<Campaign {self._endpoint.prefix.partition('?')[0]}>"
+
+    @overload
+    def with_options(
+        self,
+        *,
+        timeout: float = ...,
+        max_attempts: int = ...,
+        deadline: float | None = ...,
+        max_age: float | None = ...,
+    ) -> Campaign[OutcomeT_co]: ...
+    @overload
+    def with_options(
+        self,
+        *,
+        timeout: float = ...,
+        max_attempts: int = ...,
+        deadline: float | None = ...,
+        on_error: Literal["raise"],
+        max_age: float | None = ...,
+    ) -> Campaign[LeadStatus]: ...
+    @overload
+    def with_options(
+        self,
+        *,
+        timeout: float = ...,
+        max_attempts: int = ...,
+        deadline: float | None = ...,
+        on_error: Literal["collect"],
+        max_age: float | None = ...,
+    ) -> Campaign[LeadStatus | LeadFailure]: ...
+    def with_options(
+        self,
+        *,
+        timeout: float | Unset = UNSET,
+        max_attempts: int | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
+        on_error: OnError | Unset = UNSET,
+        max_age: float | Unset | None = UNSET,
+    ) -> Campaign[Any]:
+        """Return the same campaign with other defaults, at no cost; what is not given stays as it is.
+
+        A web handler and a bulk job so share one session, its limiter and its gets: gets with different
+        options still travel together, in a request as patient as the most patient of them, and each of them
+        has its own deadline. A call's own argument wins.
+
+        Args:
+            timeout: seconds one attempt may take; the session's `timeout` by default.
+            max_attempts: how often one request that fails by itself is sent; 1 sends nothing again.
+            deadline: seconds for everything, of each `get`, `get_many`, `stream` and `retry`; None for none.
+            on_error: "raise" or "collect", of each `get_many`, `stream` and `retry`.
+            max_age: seconds, of each `get`, `get_many` and `stream`; None asks always.
+
+        Raises:
+            ConfigurationError: for a bad value.
+        """
+        options = self._options.but(
+            timeout=timeout, max_attempts=max_attempts, deadline=deadline, on_error=on_error, max_age=max_age
+        )
+        return Campaign(self._core, self._endpoint, self._room, options)
 
     @overload
     async def get_many(
         self,
         lead_ids: Iterable[str],
         *,
-        on_error: Literal["raise"] = "raise",
-        deadline: float | None = None,
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
+    ) -> BatchResult[OutcomeT_co]: ...
+    @overload
+    async def get_many(
+        self,
+        lead_ids: Iterable[str],
+        *,
+        on_error: Literal["raise"],
+        deadline: float | None = ...,
+        progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
     ) -> BatchResult[LeadStatus]: ...
     @overload
     async def get_many(
@@ -57,25 +142,30 @@ class Campaign:
         lead_ids: Iterable[str],
         *,
         on_error: Literal["collect"],
-        deadline: float | None = None,
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
     ) -> BatchResult[LeadStatus | LeadFailure]: ...
     async def get_many(
         self,
         lead_ids: Iterable[str],
         *,
-        on_error: OnError = "raise",
-        deadline: float | None = None,
+        on_error: OnError | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | Unset | None = UNSET,
     ) -> BatchResult[Any]:
         """Ask for the status of many leads; one outcome per position, in input order.
 
         Args:
             lead_ids: any iterable of str; duplicates are asked for once and answered at each position.
-            on_error: "raise" raises once all that can still succeed has finished; "collect" returns a
-                `LeadFailure` at the place of each lead without an answer.
-            deadline: seconds for everything: queue, pauses, attempts and back-off. None is no deadline.
+            on_error: "raise" (default) raises once all that can still succeed has finished; "collect" returns
+                a `LeadFailure` at the place of each lead without an answer.
+            deadline: seconds for everything: queue, pauses, attempts and back-off. None, the default, is no
+                deadline.
             progress: called with a `Progress` after each chunk.
+            max_age: leads whose status the session learned at most so many seconds ago are answered from
+                memory; None, the default, asks for all. It needs `cache_size`.
 
         Raises:
             TypeError: `lead_ids` is a str, or no iterable.
@@ -90,30 +180,40 @@ class Campaign:
 
         Every error raised after sending has `.result`, with what was answered until then.
         """
-        deadline = _checked_deadline(on_error, deadline, progress)
+        options = self._options.but(on_error=on_error, deadline=deadline, max_age=max_age)
+        _check_progress(progress)
         started = self._core.enter().loop.time()
-        folded = await read(lead_ids, self._room, collect=on_error == "collect")
-        return await self._ask(folded, started, on_error, deadline, progress)
+        folded = await read(lead_ids, self._room, collect=options.on_error == "collect")
+        return await ask(self._core, self._endpoint, folded, started, options, progress)
 
-    async def get(self, lead_id: str, *, deadline: float | None = None) -> LeadStatus:
+    async def get(
+        self,
+        lead_id: str,
+        *,
+        deadline: float | Unset | None = UNSET,
+        max_age: float | Unset | None = UNSET,
+    ) -> LeadStatus:
         """Ask for the status of one lead; gets of one campaign that wait together share requests.
 
         Args:
             lead_id: the lead.
-            deadline: seconds for everything; None is no deadline.
+            deadline: seconds for everything; None, the default, is no deadline.
+            max_age: as for `get_many`.
 
         Raises:
             InvalidLeadIdError: the ID cannot be asked for; nothing was sent.
             DeadlineExceededError: the deadline passed.
             LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
         """
-        if deadline is not None:
-            deadline = require_number("deadline", deadline, above=True)
+        options = self._options.but(deadline=deadline, max_age=max_age)
         core = self._core.enter()
         if not is_plain(lead_id, self._room) and (bad := bad_lead_ids([lead_id], room=self._room)):
             raise InvalidLeadIdError(bad)
+        recall = core.recalling(self._endpoint.prefix, options.max_age)
+        if recall is not None and (known := recall(lead_id)) is not None:
+            return known
         gets = pending_gets(core, self._endpoint)
-        waiter = gets.join(lead_id, deadline)
+        waiter = gets.join(lead_id, options)
         try:
             return await waiter.future
         except GeneratorExit:  # the coroutine was closed, and may not wait any more
@@ -132,9 +232,21 @@ class Campaign:
         *,
         ordered: bool = True,
         max_buffered: int | None = None,
-        on_error: Literal["raise"] = "raise",
-        deadline: float | None = None,
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
+    ) -> StatusStream[OutcomeT_co]: ...
+    @overload
+    def stream(
+        self,
+        lead_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        ordered: bool = True,
+        max_buffered: int | None = None,
+        on_error: Literal["raise"],
+        deadline: float | None = ...,
+        progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
     ) -> StatusStream[LeadStatus]: ...
     @overload
     def stream(
@@ -144,8 +256,9 @@ class Campaign:
         ordered: bool = True,
         max_buffered: int | None = None,
         on_error: Literal["collect"],
-        deadline: float | None = None,
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | None = ...,
     ) -> StatusStream[LeadStatus | LeadFailure]: ...
     def stream(
         self,
@@ -153,9 +266,10 @@ class Campaign:
         *,
         ordered: bool = True,
         max_buffered: int | None = None,
-        on_error: OnError = "raise",
-        deadline: float | None = None,
+        on_error: OnError | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
         progress: Callable[[Progress], object] | None = None,
+        max_age: float | Unset | None = UNSET,
     ) -> StatusStream[Any]:
         """Ask for any number of leads in bounded memory; nothing happens before the first outcome is awaited.
 
@@ -168,16 +282,19 @@ class Campaign:
             ordered: yield in input order; False yields each outcome as it comes.
             max_buffered: leads read ahead of what was yielded, at most; None is 8 x concurrency x
                 chunk_size, so that one request in back-off does not stop the others.
-            on_error: "raise" raises the error of the first failed lead at its place; "collect" yields it.
+            on_error: "raise" (default) raises the error of the first failed lead at its place; "collect"
+                yields it.
             deadline: seconds for everything, from the first outcome awaited.
             progress: called with a `Progress`; its `total` is None until the source has ended.
+            max_age: as for `get_many`.
 
         Raises:
             TypeError: `lead_ids` is a str, or no iterable.
             ConfigurationError: a bad option.
             SessionClosedError, SessionLoopError: as for `get_many`.
         """
-        deadline = _checked_deadline(on_error, deadline, progress)
+        options = self._options.but(on_error=on_error, deadline=deadline, max_age=max_age)
+        _check_progress(progress)
         if not isinstance(ordered, bool):
             raise ConfigurationError(f"ordered must be True or False, not {ordered!r:.100}")
         core = self._core.enter()
@@ -185,13 +302,13 @@ class Campaign:
         source = iterator_of(lead_ids)
         buffered = 8 * core.concurrency * core.limits.chunk_size if max_buffered is None else max_buffered
         most = require_whole("max_buffered", buffered)
+        recall = core.recalling(self._endpoint.prefix, options.max_age)
         reading = Reading(
             core,
             self._endpoint,
             source,
-            Window(ordered=ordered, most=most, max_id_bytes=self._room),
-            raising=on_error == "raise",
-            deadline=deadline,
+            Window(ordered=ordered, most=most, max_id_bytes=self._room, recall=recall),
+            options=options,
             reporter=Reporter(progress) if progress else None,
         )
         return StatusStream(reading)
@@ -225,7 +342,7 @@ class Campaign:
         self._core.enter()
         ids = self._checked(lead_ids)
         return poll(
-            partial(self.get_many, on_error="collect"),
+            partial(self.get_many, on_error="collect", deadline=None, max_age=None),
             self._core.sleep,
             ids,
             interval,
@@ -237,8 +354,16 @@ class Campaign:
         self,
         result: BatchResult[Any],
         *,
-        on_error: Literal["raise"] = "raise",
-        deadline: float | None = None,
+        deadline: float | None = ...,
+        progress: Callable[[Progress], object] | None = None,
+    ) -> BatchResult[OutcomeT_co]: ...
+    @overload
+    async def retry(
+        self,
+        result: BatchResult[Any],
+        *,
+        on_error: Literal["raise"],
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
     ) -> BatchResult[LeadStatus]: ...
     @overload
@@ -247,15 +372,15 @@ class Campaign:
         result: BatchResult[Any],
         *,
         on_error: Literal["collect"],
-        deadline: float | None = None,
+        deadline: float | None = ...,
         progress: Callable[[Progress], object] | None = None,
     ) -> BatchResult[LeadStatus | LeadFailure]: ...
     async def retry(
         self,
         result: BatchResult[Any],
         *,
-        on_error: OnError = "raise",
-        deadline: float | None = None,
+        on_error: OnError | Unset = UNSET,
+        deadline: float | Unset | None = UNSET,
         progress: Callable[[Progress], object] | None = None,
     ) -> BatchResult[Any]:
         """Ask again for the failures of `result` only; returns all positions, in the same order.
@@ -273,7 +398,8 @@ class Campaign:
             raise TypeError(
                 f"retry takes a BatchResult (an error's .result, too), not {type(result).__name__}"
             )
-        deadline = _checked_deadline(on_error, deadline, progress)
+        options = self._options.but(on_error=on_error, deadline=deadline, max_age=None)
+        _check_progress(progress)
         started = self._core.enter().loop.time()
         before = cast("BatchResult[Outcome]", result)
         folded = Folded()
@@ -281,7 +407,7 @@ class Campaign:
             if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
                 folded.settled[position] = outcome
             folded.positions.append(outcome.lead_id)
-        return await self._ask(folded, started, on_error, deadline, progress)
+        return await ask(self._core, self._endpoint, folded, started, options, progress)
 
     def plan(self, lead_ids: Iterable[str]) -> Plan:
         """Say what `get_many` would cost if nothing fails, without any I/O.
@@ -309,29 +435,7 @@ class Campaign:
             raise InvalidLeadIdError(bad)
         return list(dict.fromkeys(cast("list[str]", ids)))
 
-    async def _ask(
-        self,
-        folded: Folded,
-        started: float,
-        on_error: OnError,
-        deadline: float | None,
-        progress: Callable[[Progress], object] | None,
-    ) -> BatchResult[Any]:
-        return await ask(
-            self._core,
-            self._endpoint,
-            folded,
-            started=started,
-            on_error=on_error,
-            deadline=deadline,
-            progress=progress,
-        )
 
-
-def _checked_deadline(on_error: object, deadline: object, progress: object) -> float | None:
-    if on_error not in ("raise", "collect"):
-        raise ConfigurationError(f'on_error must be "raise" or "collect", not {on_error!r:.100}')
-    seconds = None if deadline is None else require_number("deadline", deadline, above=True)
+def _check_progress(progress: object) -> None:
     if progress is not None:
         require_callback("progress", progress, "one Progress")
-    return seconds

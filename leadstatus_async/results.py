@@ -26,6 +26,7 @@ class BatchStats(Figures, frozen=True):
         splits: chunks cut in two because the server refused them whole.
         rate_limited: answers that were 429.
         foreign: rows for leads that were not asked for; dropped.
+        cached: leads that were answered from memory (`max_age`).
         waited: seconds that requests of this call spent in the queue, in pauses and in back-off.
         elapsed: seconds from call to result.
     """
@@ -35,6 +36,7 @@ class BatchStats(Figures, frozen=True):
     splits: int = 0
     rate_limited: int = 0
     foreign: int = 0
+    cached: int = 0
     waited: float = 0.0
     elapsed: float = 0.0
 

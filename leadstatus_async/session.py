@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import aiohttp
 
+from leadstatus_async._calls.options import CallOptions
 from leadstatus_async._checks import require_callback, require_number, require_whole
+from leadstatus_async._engine.cache import Cache
 from leadstatus_async._engine.core import Core
 from leadstatus_async._engine.observer import Observer
 from leadstatus_async._engine.transport import Transport
@@ -73,6 +75,8 @@ class LeadStatusSession:
         allow_insecure: allow plain http to any host.
         on_event: called with each event of `leadstatus_async.events`, or a list of such callables, each of
             them guarded by itself; must be quick, and not a coroutine.
+        cache_size: how many statuses are remembered for calls with `max_age=`, those used last; 0, the
+            default, remembers nothing and costs nothing.
 
     Raises:
         ConfigurationError: for any bad value, before any I/O, and without echoing the key.
@@ -98,6 +102,7 @@ class LeadStatusSession:
         headers: Mapping[str, str] | None = None,
         allow_insecure: bool = False,
         on_event: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
+        cache_size: int = 0,
     ) -> None:
         key = checked_key(api_key)
         whole, seconds = (
@@ -125,12 +130,15 @@ class LeadStatusSession:
             proxy=way,
             ssl=checked_ssl(ssl),
         )
+        size = require_whole("cache_size", cache_size, least=0)
         self._core = Core(
             transport,
             _limiter(rate_limit),
             limits,
             retry,
             whole,
+            seconds,
+            Cache(size) if size else None,
             observer,
             redactor_of(key, way),
         )
@@ -152,7 +160,9 @@ class LeadStatusSession:
                 f"max_url_bytes={self._max_url_bytes} leaves no room for a lead ID after {len(where.prefix)} "
                 "bytes of path; raise it"
             )
-        return Campaign(self._core, where, room)
+        return Campaign(
+            self._core, where, room, CallOptions(self._core.patience, self._core.cache is not None)
+        )
 
     @property
     def limiter(self) -> Limiter:

@@ -166,7 +166,7 @@ def test_figures_are_frozen(figures):
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        (BatchStats, "requests retries splits rate_limited foreign waited elapsed"),
+        (BatchStats, "requests retries splits rate_limited foreign cached waited elapsed"),
         (Progress, "done total failed requests retries"),
         (Plan, "requests bytes seconds"),
         (SessionStats, "requests retries splits rate_limited leads failures waited in_flight queued"),

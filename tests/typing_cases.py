@@ -39,3 +39,20 @@ async def calls_know_their_outcomes(campaign: Campaign, session: LeadStatusSessi
         assert_type(status, LeadStatus)
     async for outcome in campaign.stream(["a"], on_error="collect"):
         assert_type(outcome, LeadStatus | LeadFailure)
+
+
+async def options_change_what_comes(campaign: Campaign) -> None:
+    """A campaign that collects gives failures too, unless a call says otherwise."""
+    collecting = campaign.with_options(on_error="collect", timeout=2.0)
+    assert_type(collecting, Campaign[LeadStatus | LeadFailure])
+    assert_type(await collecting.get_many(["a"]), BatchResult[LeadStatus | LeadFailure])
+    assert_type(
+        await collecting.with_options(deadline=2).get_many(["a"]), BatchResult[LeadStatus | LeadFailure]
+    )
+    assert_type(await collecting.get_many(["a"], on_error="raise"), BatchResult[LeadStatus])
+    assert_type(await collecting.with_options(on_error="raise").get_many(["a"]), BatchResult[LeadStatus])
+    assert_type(await collecting.get("a"), LeadStatus)
+    async for outcome in collecting.stream(["a"]):
+        assert_type(outcome, LeadStatus | LeadFailure)
+    plain: Campaign = campaign.with_options(max_attempts=1)
+    assert_type(plain, Campaign[LeadStatus])

@@ -54,7 +54,7 @@ class Wire:
             the seconds of its Retry-After ("503 Retry-After 2"), "refused", "reset", "hang",
             or "reset twice", where aiohttp sends it once more by itself; or such a word and headers.
         latency: seconds until an answer comes.
-        timeout: seconds after which a request that hangs is given up.
+        timeout: seconds after which a request that hangs is given up; None for the session's.
         seed: of the latency's jitter, half of it up or down.
 
     Attributes:
@@ -71,7 +71,7 @@ class Wire:
         server: Callable[[Sent], str | tuple[str, dict[str, str]]],
         latency: float = 0.05,
         seed: int = 0,
-        timeout: float = 30.0,
+        timeout: float | None = None,
     ) -> None:
         self.server = server
         self.sent: list[Sent] = []
@@ -93,7 +93,7 @@ class Wire:
     def disbelieve(self, received: Received) -> None:
         """There is no connection to close."""
 
-    async def send(self, target: str) -> Received | Failure:
+    async def send(self, target: str, seconds: float | None = None) -> Received | Failure:
         """Answer as the server does, after a while."""
         at = asyncio.get_running_loop().time() - START
         sent = Sent(at, len(self.sent), target.partition("leadIds=")[2].split(","))
@@ -104,7 +104,7 @@ class Wire:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(
-                self._timeout if word == "hang" else self._latency * self._dice.uniform(0.5, 1.5)
+                (self._timeout or seconds) if word == "hang" else self._latency * self._dice.uniform(0.5, 1.5)
             )
         finally:
             self.in_flight -= 1

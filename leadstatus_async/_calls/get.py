@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextvars
 import math
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.deadline import Deadline
+from leadstatus_async._state.patience import Patience
 from leadstatus_async.errors import DeadlineExceededError, for_caller
 from leadstatus_async.models import LeadFailure, LeadStatus
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from leadstatus_async._calls.options import CallOptions
     from leadstatus_async._engine.core import Core
     from leadstatus_async._engine.job import SecondsUntil
     from leadstatus_async._state.request import Request
@@ -31,14 +33,18 @@ if TYPE_CHECKING:
     Waiting = dict[str, dict["_Waiter", None]]
 
 
+_LEAST = Patience(0.0, 0)  # of nobody: that of who travels together is the greatest among them
+
+
 class _Waiter:
     """One `get` that waits."""
 
-    __slots__ = ("alarm", "batch", "deadline", "future", "lead_id")
+    __slots__ = ("alarm", "batch", "deadline", "future", "lead_id", "patience")
 
-    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus]) -> None:
+    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus], patience: Patience) -> None:
         self.lead_id = lead_id
         self.future = future
+        self.patience = patience
         self.deadline: Deadline | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.batch: _Batch | None = None  # what it travels in; None while it is pending
@@ -72,6 +78,7 @@ class _Batch:
         self.job = Job(
             gets.where,
             gets.core.limits,
+            _LEAST,
             self._deliver,
             (gets.core.total,),
             now=now,
@@ -80,11 +87,16 @@ class _Batch:
             impatient=True,
         )
         self.job.done.add_done_callback(self._over)
+        self.sent_at = now
+        self._gets = gets
+        if gets.core.cache is not None:
+            gets.core.on_their_way.setdefault(gets.where.prefix, {})[self] = None
 
     def admit(self, lead_id: str, waiters: dict[_Waiter, None]) -> None:
         self.waiting[lead_id] = waiters
         for waiter in waiters:
             waiter.batch = self
+            self.job.patience = self.job.patience.with_that_of(waiter.patience)
 
     def _deliver(self, _first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
         for outcome in outcomes:
@@ -99,11 +111,20 @@ class _Batch:
         return None if latest == math.inf else latest
 
     def _over(self, done: asyncio.Future[None]) -> None:
+        self._arrive()
         bug = None if done.cancelled() else done.exception()
         if bug is not None:
             for waiters in self.waiting.values():
                 for waiter in waiters:
                     waiter.fail(bug)
+
+    def _arrive(self) -> None:
+        """Be no longer on the way."""
+        where, on_their_way = self._gets.where.prefix, self._gets.core.on_their_way
+        batches = on_their_way.get(where, {})
+        batches.pop(self, None)
+        if not batches:
+            on_their_way.pop(where, None)
 
 
 class Gets:
@@ -117,15 +138,20 @@ class Gets:
         self.context = contextvars.Context()  # not that of whoever asks first
         self.waiting: Waiting = {}
 
-    def join(self, lead_id: str, seconds: float | None) -> _Waiter:
+    def join(self, lead_id: str, options: CallOptions) -> _Waiter:
         """Begin to wait for the status of one lead: await its `future`, and if that raises, `leave`.
+
+        Args:
+            lead_id: of the lead.
+            options: of the call.
 
         Raises:
             DeadlineExceededError: no permit can come in time.
             LimiterError: the limiter cannot tell.
         """
         core = self.core
-        waiter = _Waiter(lead_id, core.loop.create_future())
+        waiter = _Waiter(lead_id, core.loop.create_future(), options.patience)
+        seconds = options.deadline
         if seconds is not None:
             now = core.loop.time()
             deadline = Deadline(seconds, now + seconds)
@@ -134,12 +160,25 @@ class Gets:
                 raise error
             waiter.deadline = deadline
             waiter.alarm = core.loop.call_at(deadline.at, self._ring, waiter, deadline)
+        if options.max_age is not None and self._ride_along(waiter, core.loop.time() - options.max_age):
+            return waiter
         first = not self.waiting
         self.waiting.setdefault(lead_id, {})[waiter] = None
         if first:  # else they are pending, and stand in the queue
             core.pending[self.where.prefix] = self
             core.dispatcher.offer(self)
         return waiter
+
+    def _ride_along(self, waiter: _Waiter, since: float) -> bool:
+        """Wait for what is on its way and was sent since then, if the lead is asked for there."""
+        batches = cast("dict[_Batch, None]", self.core.on_their_way.get(self.where.prefix, {}))
+        for batch in batches:
+            waiters = batch.waiting.get(waiter.lead_id)
+            if waiters is not None and batch.sent_at >= since:
+                waiters[waiter] = None
+                waiter.batch = batch
+                return True
+        return False
 
     def _ring(self, waiter: _Waiter, deadline: Deadline) -> None:
         never_asked = waiter.batch is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from leadstatus_async._engine.job import Job
 from leadstatus_async._engine.observer import Reporter
@@ -16,12 +16,11 @@ from leadstatus_async.results import BatchResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from leadstatus_async._calls.options import CallOptions
     from leadstatus_async._engine.core import Core
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async._steps.fold import Outcome
     from leadstatus_async.results import Progress
-
-OnError = Literal["raise", "collect"]
 
 
 async def read(lead_ids: Iterable[object], max_id_bytes: int, *, collect: bool) -> Folded:
@@ -40,10 +39,8 @@ async def ask(
     core: Core,
     where: Endpoint,
     folded: Folded,
-    *,
     started: float,
-    on_error: OnError,
-    deadline: float | None,
+    options: CallOptions,
     progress: Callable[[Progress], object] | None,
 ) -> BatchResult[Any]:
     """Ask for what a list needs; the errors are those of `Campaign.get_many`.
@@ -53,33 +50,43 @@ async def ask(
         where: the endpoint of the campaign.
         folded: the list.
         started: loop time of the call, from which the deadline counts.
-        on_error: as for `Campaign.get_many`.
-        deadline: as for `Campaign.get_many`.
+        options: of the call.
         progress: as for `Campaign.get_many`.
     """
+    recall = core.recalling(where.prefix, options.max_age)
+    if recall is not None:
+        for _ in folded.recall(recall):
+            await asyncio.sleep(0)
     for _ in folded.fold():
         await asyncio.sleep(0)
     asked = folded.asked
     outcomes: list[Outcome | None] = [None] * len(asked)
-    reporter = progress and Reporter(progress, len(folded.positions), folded.failed, folded.weights)
+    reporter = progress and Reporter(
+        progress, len(folded.positions), len(folded.settled), folded.failed, folded.weights
+    )
 
     def deliver(first: int, run: Sequence[Outcome]) -> None:
         outcomes[first : first + len(run)] = run
         if reporter is not None:
             reporter.report(first, run)
 
+    seconds = options.deadline
     job = Job(
         where,
         core.limits,
+        options.patience,
         deliver,
         (core.total,),
         now=started,
-        deadline=None if deadline is None else Deadline(deadline, started + deadline),
+        deadline=None if seconds is None else Deadline(seconds, started + seconds),
     )
     job.trace_ids = []
+    job.tally.cached = len(folded.recalled)
     job.backlog.add(asked, started)
     if reporter is not None:
         reporter.tally = job.tally
+        if not asked and folded.settled:
+            reporter.tell()
     if core.closed:  # while the list was read
         job.stop(SessionClosedError("the session was closed before this lead was asked for"))
     else:
@@ -87,6 +94,6 @@ async def ask(
     stats = job.tally.stats(core.loop.time() - started)
     result = BatchResult(folded.unfold(outcomes), stats, job.trace_ids)
     failed = folded.failed or job.tally.failures
-    if failed and (on_error == "raise" or isinstance(job.error, SessionClosedError)):
+    if failed and (options.on_error == "raise" or isinstance(job.error, SessionClosedError)):
         result.raise_for_failures()
     return result

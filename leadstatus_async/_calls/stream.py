@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
     from types import AsyncGeneratorType, TracebackType
 
+    from leadstatus_async._calls.options import CallOptions
     from leadstatus_async._engine.core import Core
     from leadstatus_async._engine.observer import Reporter
     from leadstatus_async._state.window import Window
@@ -49,8 +50,8 @@ class Reading:
         where: the endpoint of the campaign.
         source: what has `__next__` or `__anext__`.
         window: what lies between the source and the consumer.
-        raising: whether the first failure is raised at its place.
-        deadline: seconds for everything, from the first outcome awaited.
+        options: of the call; with "raise" the first failure is raised at its place, and the deadline counts
+            from the first outcome awaited.
         reporter: told of progress, if any.
 
     Attributes:
@@ -64,8 +65,7 @@ class Reading:
         source: Iterator[str] | AsyncIterator[str],
         window: Window,
         *,
-        raising: bool,
-        deadline: float | None,
+        options: CallOptions,
         reporter: Reporter | None,
     ) -> None:
         self.left: LeadStatusError | None = None
@@ -73,8 +73,7 @@ class Reading:
         self._where = where
         self._source = source
         self._window = window
-        self._raising = raising
-        self._seconds = deadline
+        self._options = options
         self._reporter = reporter
         self._context = contextvars.copy_context()
         self._news = asyncio.Event()  # for the consumer: outcomes, or the end
@@ -92,7 +91,7 @@ class Reading:
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yield outcomes as they are needed; however that ends, nothing is left behind."""
-        window, raising = self._window, self._raising
+        window, raising = self._window, self._options.on_error == "raise"
         try:
             job = self._begin()
             while not self._closed:
@@ -150,14 +149,15 @@ class Reading:
     def _begin(self) -> Job:
         core = self._core.enter()
         now = core.loop.time()
-        deadline = None
-        if self._seconds is not None:
-            deadline = Deadline(self._seconds, now + self._seconds)
+        deadline, seconds = None, self._options.deadline
+        if seconds is not None:
+            deadline = Deadline(seconds, now + seconds)
             if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
                 raise error
         job = self._job = Job(
             self._where,
             core.limits,
+            self._options.patience,
             self._deliver,
             (core.total,),
             now=now,
@@ -268,11 +268,12 @@ class Reading:
             self._core.dispatcher.go_on(job)
 
     def _admit(self, job: Job, block: list[Any]) -> None:
-        asked, failures = self._window.admit(block)
+        asked, known = self._window.admit(block)
         job.backlog.add(asked, self._core.loop.time())
-        if failures:
+        if known:
+            job.tally.cached += sum(outcome.ok for outcome in known)
             if self._reporter is not None:
-                self._reporter.report(0, failures)
+                self._reporter.report(0, known)
             self._news.set()
 
     def _end(self, fault: BaseException | None, unread: int) -> None:

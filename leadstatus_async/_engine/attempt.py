@@ -21,6 +21,7 @@ from leadstatus_async.errors import LimiterError
 if TYPE_CHECKING:
     import asyncio
 
+    from leadstatus_async._engine.cache import Cache
     from leadstatus_async._engine.job import Job
     from leadstatus_async._engine.observer import Observer
     from leadstatus_async._engine.transport import Transport
@@ -82,6 +83,7 @@ class Attempt:
         health: Health,
         observer: Observer,
         redactor: Redactor,
+        cache: Cache | None,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.in_flight = self.owed = 0
@@ -90,6 +92,7 @@ class Attempt:
         self._health = health
         self._observer = observer
         self._redactor = redactor
+        self._cache = cache
         self._loop = loop
         self.limiter_state: RateLimitState | None = None
         self.slots = math.inf
@@ -114,11 +117,13 @@ class Attempt:
         answer: Answer | None = None
         self.in_flight += 1
         try:
-            received = came = await self._transport.send(request.target)
+            received = came = await self._transport.send(request.target, job.patience.timeout)
             read = answer = self._read(job, request, received)
         finally:
             ruling = self._account(job, request, sent_at, came, answer)
         outcome = read.outcome
+        if self._cache is not None and isinstance(outcome, Merged):
+            self._cache.learn(job.where.prefix, outcome.outcomes, self._loop.time())
         broken, slower = self._tell_limiter(received, outcome, ruling, sent_at)
         wanted = job.backlog.returned(request)
         failure = outcome if isinstance(outcome, Failure) else None
@@ -199,6 +204,7 @@ class Attempt:
             outcome,
             sent_at,
             dice=self._dice.random(),
+            max_attempts=job.patience.max_attempts,
             wanted=request in job.backlog.in_flight,
             hidden=hidden,
             remaining=None if until is None else until - now,

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 from leadstatus_async._engine.attempt import Attempt
 from leadstatus_async._engine.permit import Dispatcher
 from leadstatus_async._state.health import Health
+from leadstatus_async._state.patience import Patience
 from leadstatus_async._state.tally import Tally
 from leadstatus_async.errors import SessionClosedError, SessionLoopError
 from leadstatus_async.limiter import Guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from leadstatus_async._engine.cache import Cache
     from leadstatus_async._engine.job import Source
     from leadstatus_async._engine.observer import Observer
     from leadstatus_async._engine.transport import Transport
     from leadstatus_async._steps.chunk import Limits
     from leadstatus_async._steps.redact import Redactor
     from leadstatus_async.limiter import Limiter
+    from leadstatus_async.models import LeadStatus
     from leadstatus_async.policy import RetryPolicy
 
 
@@ -33,9 +36,11 @@ class Core:
 
     Attributes:
         closed: no new call may begin.
-        transport, limiter, limits, concurrency, observer: as the session was given them.
+        transport, limiter, limits, concurrency, patience, observer: as the session was given them.
         total: the session's running figures.
         pending: the gets of each campaign that wait for a permit, by the prefix of its endpoint.
+        cache: the statuses that are remembered, if any are.
+        on_their_way: what gets travel in, by the same prefix, if any statuses are remembered.
     """
 
     def __init__(
@@ -45,6 +50,8 @@ class Core:
         limits: Limits,
         policy: RetryPolicy,
         concurrency: int,
+        timeout: float,
+        cache: Cache | None,
         observer: Observer,
         redactor: Redactor,
     ) -> None:
@@ -53,9 +60,12 @@ class Core:
         self.limiter = limiter
         self.limits = limits
         self.concurrency = concurrency
+        self.patience = Patience(timeout, policy.max_attempts)
         self.observer = observer
         self.total = Tally()
         self.pending: dict[str, Source] = {}
+        self.cache = cache
+        self.on_their_way: dict[str, dict[Any, None]] = {}
         self._policy = policy
         self._redactor = redactor
         self._closing = asyncio.Event()
@@ -88,7 +98,7 @@ class Core:
     def idle(self) -> bool:
         """Whether no call has left anything behind."""
         engine = self._dispatcher is None or self._dispatcher.idle
-        return engine and not self.pending and not self._kept
+        return engine and not (self.pending or self.on_their_way or self._kept)
 
     def enter(self) -> Core:
         """Check that a call may begin here and now.
@@ -104,6 +114,16 @@ class Core:
             self._open(asyncio.get_running_loop())
         self._check_loop()
         return self
+
+    def recalling(self, campaign: str, max_age: float | None) -> Callable[[str], LeadStatus | None] | None:
+        """Return what finds the status of a lead that was learned at most so many seconds ago.
+
+        None where nothing is remembered, or nothing that old is wanted.
+        """
+        cache = self.cache
+        if cache is None or max_age is None:
+            return None
+        return lambda lead_id: cache.find(campaign, lead_id, self.loop.time() - max_age)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than the session lives.
@@ -167,7 +187,7 @@ class Core:
             at_once,
             self._policy.max_retry_after,
             health,
-            Attempt(self.transport, limiter, health, self.observer, self._redactor, loop),
+            Attempt(self.transport, limiter, health, self.observer, self._redactor, self.cache, loop),
             self.observer,
         )
         self.transport.renew = self._dispatcher.renew

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from leadstatus_async._state.deadline import Deadline
+    from leadstatus_async._state.patience import Patience
     from leadstatus_async._state.request import Request
     from leadstatus_async._steps.chunk import Endpoint, Limits
     from leadstatus_async._steps.decipher import Failure
@@ -80,6 +81,7 @@ class Job:
     Args:
         where: the endpoint of their campaign.
         limits: the session's.
+        patience: what each of its requests may take.
         deliver: takes the position of the first, and the outcomes of a run of neighbours.
         totals: figures to count along, such as the session's.
         now: when it begins, in loop time.
@@ -102,6 +104,7 @@ class Job:
         self,
         where: Endpoint,
         limits: Limits,
+        patience: Patience,
         deliver: Deliver,
         totals: Iterable[Tally],
         *,
@@ -115,6 +118,7 @@ class Job:
     ) -> None:
         self.context = contextvars.copy_context() if context is None else context
         self.where = where
+        self.patience = patience
         self.deadline = deadline
         self.gathers = gathers
         self.impatient = impatient

@@ -147,7 +147,8 @@ class Reporter:
     Args:
         callback: what the caller gave. If it raises, that is logged once and ignored.
         total: how many positions the caller asked for; None while that is not known.
-        failed: positions that failed before the call began: IDs that cannot be asked for.
+        done: positions that need not be asked: they have their outcome, or cannot be asked for.
+        failed: those of them that failed.
         weights: how many positions each lead stands for; None if one each.
 
     Attributes:
@@ -158,13 +159,14 @@ class Reporter:
         self,
         callback: Callable[[Progress], object],
         total: int | None = None,
+        done: int = 0,
         failed: int = 0,
         weights: Sequence[int] | None = None,
     ) -> None:
         self.total = total
         self.tally = Tally()
         self._callback = _Told(callback, "a progress callback")
-        self._done = self._failed = failed
+        self._done, self._failed = done, failed
         self._weights = weights
 
     def report(self, first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:

@@ -170,6 +170,7 @@ class Health:
         sent_at: float,
         *,
         dice: float,
+        max_attempts: int | None = None,
         wanted: bool = True,
         hidden: int = 0,
         remaining: float | None = None,
@@ -184,17 +185,19 @@ class Health:
             failure: in what it ended.
             sent_at: when it was sent.
             dice: a random number in [0, 1).
+            max_attempts: how often its call lets it be sent; None for the session's number.
             wanted: whether anybody still waits for it; nothing becomes of it, and nothing is paid, if not.
             hidden: requests that aiohttp sent besides (a3); each was an attempt.
             first_pause: seconds that a pause of ours need last at first, where it is known why it is refused.
             remaining: seconds until its call's deadline; None without one.
             divisible: as `decide` has it.
         """
+        most = self._policy.max_attempts if max_attempts is None else max_attempts
         request.failed_at = min(request.failed_at, now)
         request.ready_at = now
         stale = failure.early and self._may_be_stale(request, failure)
         request.attempts += hidden
-        self._note_disconnect(request, failure)
+        self._note_disconnect(request, failure, most)
         pause = 0.0
         too_long = (failure.retry_after or 0.0) > self._policy.max_retry_after  # of a 429 or 503
         give_up = failure.error if too_long else None
@@ -213,7 +216,7 @@ class Health:
         elif counts(failure):
             if failure.retry_after is not None:  # of a 503, as `decipher` has it
                 pause = stated_pause(failure.retry_after, self._policy, dice)
-            held = self._count(now, request, failure, hidden, wanted=wanted)
+            held = self._count(now, request, failure, hidden, most, wanted=wanted)
             if held is not None:
                 return msgspec.structs.replace(
                     held, pause=min(pause, _LONGEST_PAUSE), give_up=held.give_up or give_up
@@ -225,7 +228,8 @@ class Health:
             then = decide(
                 failure,
                 self._policy,
-                attempts=self._policy.max_attempts if request.final_attempt else request.attempts,
+                max_attempts=most,
+                attempts=most if request.final_attempt else request.attempts,
                 stale=stale,
                 afford=self._budget.spend,
                 remaining=remaining,
@@ -259,9 +263,9 @@ class Health:
             self._end(now, answered=True)
         self._outage.answered(now, request, sent_at)
 
-    def _note_disconnect(self, request: Request, failure: Failure) -> None:
+    def _note_disconnect(self, request: Request, failure: Failure, most: int) -> None:
         """Count a lost connection; one that is known to be stale costs not even an attempt."""
-        if failure.stale and self._policy.max_attempts > 1:
+        if failure.stale and most > 1:
             request.attempts -= 1
         elif failure.early:
             request.disconnects += 1
@@ -276,7 +280,7 @@ class Health:
         return True
 
     def _count(
-        self, now: float, request: Request, failure: Failure, hidden: int, *, wanted: bool
+        self, now: float, request: Request, failure: Failure, hidden: int, most: int, *, wanted: bool
     ) -> Ruling | None:
         """Count a failure towards an outage; a ruling if there is one and the request waits for its end.
 
@@ -295,9 +299,9 @@ class Health:
             return None
         if was_probe and self._outage.ever_answered:  # probes cost nothing, once the server has answered
             request.attempts -= 1 + hidden
-        if begins:  # whoever notices it is not to lose its leads for that
-            request.attempts = min(request.attempts, self._policy.max_attempts - 1)
-        if request.final_attempt or request.attempts >= self._policy.max_attempts:
+        if begins and most > 1:  # whoever notices it is not to lose its leads for that
+            request.attempts = min(request.attempts, most - 1)
+        if request.final_attempt or request.attempts >= most:
             # While the server has never answered, probes are the attempts of one request; when they are
             # spent, so is the outage.
             lost = self._give_up(now) if was_probe else Ruling()

@@ -9,6 +9,7 @@ class Tally:
     """Running figures, of a call or of a session; see `BatchStats` and `SessionStats`."""
 
     __slots__ = (
+        "cached",
         "failures",
         "foreign",
         "leads",
@@ -21,7 +22,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.requests = self.retries = self.splits = self.rate_limited = 0
-        self.foreign = self.leads = self.failures = 0
+        self.foreign = self.cached = self.leads = self.failures = 0
         self.waited = 0.0
 
     def stats(self, elapsed: float) -> BatchStats:
@@ -32,6 +33,7 @@ class Tally:
             splits=self.splits,
             rate_limited=self.rate_limited,
             foreign=self.foreign,
+            cached=self.cached,
             waited=self.waited,
             elapsed=elapsed,
         )

@@ -1,8 +1,9 @@
 """Leads of a stream that were read and not yet yielded.
 
 Those that are asked for have positions in a backlog, of their own, since two kinds are not asked: what cannot
-be (its failure is known when it is read), and what stands in the same block already (it has that
-outcome). Both are rare, and kept as exceptions beside whole runs of outcomes, which pass through untouched.
+be (its failure is known when it is read) or need not be (its status is remembered), and what stands in the
+same block already (it has that outcome). Both are kept as exceptions beside whole runs of outcomes, which
+pass through untouched.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from leadstatus_async._steps.fold import refusals
 from leadstatus_async._steps.validate import bad_lead_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from leadstatus_async._steps.fold import Outcome
+    from leadstatus_async.models import LeadStatus
 
 
 class Window:
@@ -26,6 +28,7 @@ class Window:
         ordered: hand outcomes out in the order read; else as they come.
         most: leads that may be read and not yet yielded.
         max_id_bytes: bytes one encoded ID may take.
+        recall: returns the status of a lead that need not be asked for, or None; if there is any such.
 
     Attributes:
         read: leads ever read.
@@ -33,16 +36,24 @@ class Window:
         most: leads that may be.
     """
 
-    def __init__(self, *, ordered: bool, most: int, max_id_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        ordered: bool,
+        most: int,
+        max_id_bytes: int,
+        recall: Callable[[str], LeadStatus | None] | None = None,
+    ) -> None:
         self.read = self.held = 0
         self._ordered = ordered
         self.most = most
         self._max_id_bytes = max_id_bytes
+        self._recall = recall
         self._ready: deque[Sequence[Outcome]] = deque()  # in the order in which they are yielded
         self._asked = 0  # leads ever asked for: the next one's position in the backlog
         self._next = 0  # position up to which outcomes are ready, in order
         self._runs: dict[int, Sequence[Outcome]] = {}  # settled before their turn, by position
-        # What is yielded without being asked: before which position, and its failure or whom it repeats.
+        # What is yielded without being asked: before which position, and its outcome or whom it repeats.
         self._unasked: deque[tuple[int, Outcome | int]] = deque()
         self._repeated: dict[int, int] = {}  # how often a position is to be repeated yet
         self._kept: dict[int, Outcome] = {}  # what is to be repeated
@@ -58,17 +69,17 @@ class Window:
         return bool(self._ready)
 
     def admit(self, block: list[Any]) -> tuple[list[str], list[Outcome]]:
-        """Take in a block of the source; return the IDs to ask for, and the failures that it brings."""
+        """Take in a block of the source; return the IDs to ask for, and the outcomes that are known."""
         bad = bad_lead_ids(block, first=self.read, room=self._max_id_bytes)
         asked = block
-        failures: list[Outcome] = []
-        if bad or len(set(block)) < len(block):
-            asked, failures = self._pick(block, refusals(bad))
+        known: list[Outcome] = []
+        if bad or len(set(block)) < len(block) or self._recall is not None:
+            asked, known = self._pick(block, self._known(block, refusals(bad)))
         self.read += len(block)
         self.held += len(block)
         self._asked += len(asked)
         self._advance()
-        return cast("list[str]", asked), failures
+        return cast("list[str]", asked), known
 
     def settle(self, first: int, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Take in the outcomes of neighbours; return them with those of the leads that repeat them."""
@@ -88,12 +99,21 @@ class Window:
         """Make space for as many."""
         self.held -= leads
 
-    def _pick(self, block: list[Any], refused: dict[int, Outcome]) -> tuple[list[str], list[Outcome]]:
+    def _known(self, block: list[Any], refused: dict[int, Outcome]) -> dict[int, Outcome]:
+        """Return the outcomes that need no asking, by position."""
+        if self._recall is not None:
+            for at, lead_id in enumerate(block, self.read):
+                status = None if at in refused else self._recall(lead_id)
+                if status is not None:
+                    refused[at] = status
+        return refused
+
+    def _pick(self, block: list[Any], known: dict[int, Outcome]) -> tuple[list[str], list[Outcome]]:
         """Take what is not asked for out of a block."""
         asked: dict[str, int] = {}
         for at, lead_id in enumerate(block, self.read):
-            if at in refused:
-                self._put(self._asked + len(asked), refused[at])
+            if at in known:
+                self._put(self._asked + len(asked), known[at])
             elif lead_id in asked:
                 position = asked[lead_id]
                 self._repeated[position] = self._repeated.get(position, 0) + 1
@@ -101,13 +121,13 @@ class Window:
                     self._unasked.append((self._asked + len(asked), position))
             else:
                 asked[lead_id] = self._asked + len(asked)
-        return list(asked), list(refused.values())
+        return list(asked), list(known.values())
 
-    def _put(self, before: int, failure: Outcome) -> None:
+    def _put(self, before: int, outcome: Outcome) -> None:
         if self._ordered:
-            self._unasked.append((before, failure))
+            self._unasked.append((before, outcome))
         else:
-            self._ready.append([failure])
+            self._ready.append([outcome])
 
     def _again(self, first: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Return the outcomes of those leads that repeat these, out of order."""

@@ -54,6 +54,7 @@ def decide(
     failure: Failure,
     policy: RetryPolicy,
     *,
+    max_attempts: int,
     attempts: int,
     stale: bool,
     afford: Callable[[], bool],
@@ -65,7 +66,8 @@ def decide(
 
     Args:
         failure: what the attempt ended in.
-        policy: the bounds.
+        policy: the other bounds.
+        max_attempts: how often it may be sent.
         attempts: how often this request has been sent, this time included.
         stale: whether the connection it lost is taken for a stale one: the retry is immediate (a20).
         afford: spends what a retry costs from the session's budget; False if it is not there.
@@ -78,9 +80,9 @@ def decide(
     if settled is not None:
         return settled
     throttled = failure.sort is Sort.THROTTLED
-    exhausted = policy.max_attempts == 1 if throttled else attempts >= policy.max_attempts
+    exhausted = max_attempts == 1 if throttled else attempts >= max_attempts
     # With max_attempts=1 nothing is sent again, in halves neither.
-    divisible = divisible and policy.max_attempts > 1
+    divisible = divisible and max_attempts > 1
     if exhausted and divisible and getattr(failure.error, "status", None) == 500:
         return _SPLIT if afford() else _FAIL
     if exhausted or (failure.retry_after or 0.0) > policy.max_retry_after:

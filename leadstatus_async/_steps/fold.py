@@ -12,7 +12,7 @@ from leadstatus_async.errors import InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from leadstatus_async._steps.validate import BadId
 
@@ -30,12 +30,14 @@ class Folded:
         positions: the ID at each position; the `repr` of what is no str.
         settled: outcomes that are known without asking, by position.
         distinct: the IDs to ask for, in order of first appearance; None if those are all positions.
+        recalled: those that were settled from memory.
     """
 
     def __init__(self) -> None:
         self.positions: list[str] = []
         self.settled: dict[int, Outcome] = {}
         self.distinct: dict[str, None] | None = None
+        self.recalled: set[str] = set()
         self._seen: set[str] = set()
 
     def add(self, block: list[object], *, max_id_bytes: int) -> list[BadId]:
@@ -48,6 +50,16 @@ class Folded:
             self.positions += cast("list[str]", block)
             self._seen.update(cast("list[str]", block))
         return bad
+
+    def recall(self, known: Callable[[str], LeadStatus | None]) -> Iterator[None]:
+        """Settle what is known without asking; yields where others may have their turn."""
+        for first in range(0, len(self.positions), BLOCK):
+            for at, lead_id in enumerate(self.positions[first : first + BLOCK], first):
+                status = None if at in self.settled else known(lead_id)
+                if status is not None:
+                    self.settled[at] = status
+                    self.recalled.add(lead_id)
+            yield
 
     def fold(self) -> Iterator[None]:
         """Find the distinct IDs, once all is added; yields where others may have their turn."""

@@ -240,7 +240,7 @@ async def test_a_pause_is_kept_whose_caller_left_with_the_answer(server, make_se
     core = session._core
     transport_send = core.transport.send
 
-    async def send(target):
+    async def send(target, seconds):
         answer = await transport_send(target)
         for job in list(core.dispatcher.jobs):
             core.dispatcher.stop(job, DeadlineExceededError("in the same turn"))

@@ -33,7 +33,7 @@ async def test_an_answer_to_a_call_that_is_over_matters_no_more(make_session, mo
     session = make_session()
     core = session._core.enter()
 
-    async def send(_target):
+    async def send(_target, _seconds):
         for job in list(core.dispatcher.jobs):
             core.dispatcher.drop(job)
         return Received(200, {}, body)

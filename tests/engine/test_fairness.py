@@ -60,11 +60,11 @@ def test_there_is_no_task_per_request(turns):
     """However fast the answers come, in turns of the loop: who is back sends the next request."""
 
     class Fast(Wire):
-        async def send(self, target):
+        async def send(self, target, seconds=None):
             workers.add(asyncio.current_task())
             for _ in range(turns):
                 await asyncio.sleep(0)
-            return await super().send(target)
+            return await super().send(target, seconds)
 
     workers = set()
 
@@ -286,9 +286,9 @@ def test_a_request_that_swallows_its_cancellation_ends_its_worker():
     """As one may that times out in the same turn: nobody waits for what that worker would do next."""
 
     class Swallowing(Wire):
-        async def send(self, target):
+        async def send(self, target, seconds=None):
             try:
-                return await super().send(target)
+                return await super().send(target, seconds)
             except asyncio.CancelledError:
                 return Failure(APITimeoutError("in the same turn"), Sort.PASSING)
 

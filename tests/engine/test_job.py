@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from leadstatus_async._engine.job import Job
 from leadstatus_async._state.deadline import Deadline
+from leadstatus_async._state.patience import Patience
 from leadstatus_async._state.tally import Tally
 from leadstatus_async._steps.chunk import Limits, endpoint
 from leadstatus_async._steps.decipher import Failure, Sort
@@ -33,7 +34,15 @@ class Told:
     def __init__(self, leads=10, chunk_size=3, **options):
         self.outcomes = {}
         self.total = Tally()
-        self.job = Job(WHERE, Limits(chunk_size, 4000), self.deliver, (self.total,), now=0.0, **options)
+        self.job = Job(
+            WHERE,
+            Limits(chunk_size, 4000),
+            Patience(30.0, 5),
+            self.deliver,
+            (self.total,),
+            now=0.0,
+            **options,
+        )
         self.job.backlog.add([str(number) for number in range(leads)], 0.0)
 
     def deliver(self, first, outcomes):

@@ -44,12 +44,12 @@ class Busy(Wire):
         super().__init__(lambda _: self.word, latency=latency, seed=1)
         self.most, self.busy, self.word = most, 0, ""
 
-    async def send(self, target):
+    async def send(self, target, seconds=None):
         refused = self.busy >= self.most
         self.word, self._latency = ("429", 0.005) if refused else ("ok", 0.1)
         self.busy += not refused
         try:
-            return await super().send(target)
+            return await super().send(target, seconds)
         finally:
             self.busy -= not refused
 

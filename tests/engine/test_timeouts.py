@@ -14,7 +14,7 @@ async def attempt(timeouts, seconds):
     """Make an attempt that would take so long; return how long it took, and whether it was too long."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     began = loop.time()
-    timeouts.begin(task)
+    timeouts.begin(task, 3.0)
     try:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
@@ -30,7 +30,7 @@ def test_each_has_its_time(early):
     """Begun one after another, answered in any order: those that take longer than allowed are ended then."""
 
     async def main():
-        timeouts = Timeouts(3.0)
+        timeouts = Timeouts()
         attempts = []
         for seconds in (9.0, 1.0, 2.9, 3.1, 0.5, 30.0):
             attempts.append(asyncio.create_task(attempt(timeouts, seconds)))
@@ -49,7 +49,7 @@ def test_it_keeps_one_timer():
     """However many attempts there are, and none once it has rung with nobody there."""
 
     async def main():
-        timeouts = Timeouts(3.0)
+        timeouts = Timeouts()
         for _ in range(100):
             await attempt(timeouts, 0.001)
         loop = asyncio.get_running_loop()

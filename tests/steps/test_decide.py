@@ -44,6 +44,7 @@ def verdict(failed, policy=POLICY, **facts):
     """Decide with the facts given, and unremarkable ones for the rest."""
     usual = {"attempts": 1, "stale": False, "budget": RetryBudget(100), "remaining": None, "dice": 0.5}
     known = {**usual, **facts}
+    known.setdefault("max_attempts", policy.max_attempts)
     return decide(failed, policy, afford=known.pop("budget").spend, **known)
 
 

@@ -119,13 +119,7 @@ class Transport:
         self._without_file: deque[asyncio.Future[None]] = deque()
         self._proxy = proxy
         self._ssl = ssl
-        # Waiting for a lent pool is not connecting: that is timed by the socket there (a7). Whole-second
-        # rounding, which aiohttp does above ceil_threshold (a8), is off.
-        connecting = min(timeout, CONNECT_TIMEOUT)
-        connect = {"sock_connect": connecting, "connect": POOL_TIMEOUT}
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, ceil_threshold=math.inf, **(connect if self._borrowed else {"connect": connecting})
-        )
+        self._timeout = self._client_timeout(timeout)
 
     @property
     def at_once(self) -> float:
@@ -152,7 +146,7 @@ class Transport:
             SessionClosedError: the borrowed session is closed.
             SessionLoopError: the borrowed session belongs to another event loop.
         """
-        self._timeouts = Timeouts(self._seconds)
+        self._timeouts = Timeouts()
         if self._session is None:
             self._session = self._own_session()
         elif self._borrowed and self._session.closed:
@@ -163,17 +157,18 @@ class Transport:
                 "the http_session lent to this session belongs to another event loop; make both in one"
             )
 
-    async def send(self, target: str) -> Received | Failure:
+    async def send(self, target: str, seconds: float | None = None) -> Received | Failure:
         """Send one request and read its answer whole.
 
         Args:
             target: path and query, encoded, sent as it is.
+            seconds: it may take; None for the session's `timeout`.
         """
         if self._session is None or self._session.closed:
             return Failure(SessionClosedError("the aiohttp session was closed under this call"), Sort.FATAL)
         task, expired = cast("asyncio.Task[object]", asyncio.current_task()), False
-        way = Way(task.get_loop().time())
-        self._timeouts.begin(task)
+        way = Way(task.get_loop().time(), self._seconds if seconds is None else seconds)
+        self._timeouts.begin(task, way.seconds)
         self._under_way += 1
         try:
             try:
@@ -206,7 +201,7 @@ class Transport:
         failure = failure_of(
             caught,
             way,
-            seconds=self._seconds,
+            seconds=way.seconds,
             origin=self._origin,
             goes_to=self._goes_to,
             borrowed=self._borrowed,
@@ -238,6 +233,18 @@ class Transport:
         session._retry_connection = False  # noqa: SLF001
         return session
 
+    def _client_timeout(self, seconds: float) -> aiohttp.ClientTimeout:
+        """Return what aiohttp is told of an attempt that may take so long: the time for connecting.
+
+        Waiting for a lent pool is not connecting: that is timed by the socket there (a7). Whole-second
+        rounding, which aiohttp does above ceil_threshold (a8), is off.
+        """
+        connecting = min(seconds, CONNECT_TIMEOUT)
+        connect = {"sock_connect": connecting, "connect": POOL_TIMEOUT}
+        return aiohttp.ClientTimeout(
+            total=None, ceil_threshold=math.inf, **(connect if self._borrowed else {"connect": connecting})
+        )
+
     async def _exchange(
         self, session: aiohttp.ClientSession, target: str, way: Way, task: asyncio.Task[object]
     ) -> Received | Failure:
@@ -245,7 +252,7 @@ class Transport:
         url = URL.build(  # half the time of parsing it
             scheme=self._scheme, authority=self._authority, path=path, query_string=query, encoded=True
         )
-        options = self._options()
+        options = self._options(way.seconds)
         if self._borrowed:
             # Who waits for the pool has its turn: aiohttp gives a connection to whoever asks first.
             await asyncio.sleep(0)
@@ -266,7 +273,7 @@ class Transport:
             except aiohttp.ClientConnectorError as refused:
                 if refused.os_error.errno not in NO_FILES_LEFT or self._under_way == 1:
                     raise
-                await self._file(task)  # the process can open no more, but others have theirs
+                await self._file(task, way)  # the process can open no more, but others have theirs
         message = f"{self._origin} sends answers that nobody asked for; the request was not sent"
         return Failure(APIConnectionError(message), Sort.PASSING)
 
@@ -287,10 +294,10 @@ class Transport:
         if self.renew is not None and late:
             self._timeouts.rest(task)
             await self.renew()
-        self._timeouts.begin(task)
+        self._timeouts.begin(task, way.seconds)
         return late
 
-    async def _file(self, task: asyncio.Task[object]) -> None:
+    async def _file(self, task: asyncio.Task[object], way: Way) -> None:
         """Wait for the end of another request, whose connection can be used; it is no part of the attempt."""
         freed = asyncio.get_running_loop().create_future()
         self._without_file.append(freed)
@@ -300,7 +307,7 @@ class Transport:
             await freed
         finally:
             self._under_way += 1
-        self._timeouts.begin(task)
+        self._timeouts.begin(task, way.seconds)
 
     def _pass_file_on(self) -> None:
         while self._without_file:
@@ -309,11 +316,11 @@ class Transport:
                 freed.set_result(None)
                 return
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, seconds: float) -> dict[str, Any]:
         """Return what overrides all that a borrowed session may have set (a16); never kept, for the key."""
         options: dict[str, Any] = {
             "headers": {**self._headers, "Authorization": f"Bearer {self._key.reveal()}"},
-            "timeout": self._timeout,
+            "timeout": self._timeout if seconds == self._seconds else self._client_timeout(seconds),
             "allow_redirects": False,
             "raise_for_status": False,
             "auto_decompress": False,

@@ -10,6 +10,7 @@ just before sending. Bytes that arrive once the next request is on its way canno
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import sys
 from contextvars import ContextVar
@@ -36,12 +37,14 @@ class Way:
         answered: the head of an answer came.
         sends: how often it was sent.
         began: when it was handed over, in loop time.
+        seconds: it may take.
     """
 
-    __slots__ = ("answered", "began", "connection", "reused", "sends")
+    __slots__ = ("answered", "began", "connection", "reused", "seconds", "sends")
 
-    def __init__(self, began: float = 0.0) -> None:
+    def __init__(self, began: float = 0.0, seconds: float = math.inf) -> None:
         self.began = began
+        self.seconds = seconds
         self.connection: ResponseHandler | None = None
         self.reused = self.answered = False
         self.sends = 0

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 
 class Timeouts:
     """Cancels tasks that have been at one attempt for too long.
 
-    Each may take as long, so that the first to begin is the first to be due, and one timer does for all; it
-    is set again when it rings, and not when an attempt ends, which is before it is due as a rule.
-
-    Args:
-        seconds: that an attempt may take.
+    The timer is set to the first that is due, and again when it rings; not when an attempt ends, which is
+    before it is due as a rule.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._seconds = seconds
         self._due: dict[asyncio.Task[object], float] = {}
         self._expired: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
 
-    def begin(self, task: asyncio.Task[object]) -> None:
-        """Note that a task begins an attempt, or goes on with it after a rest."""
+    def begin(self, task: asyncio.Task[object], seconds: float) -> None:
+        """Note that a task begins an attempt that may take so long, or goes on with it after a rest."""
         if task in self._due:
             return
-        at = self._due[task] = self._loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = self._loop.call_at(at, self._ring)
+        at = self._due[task] = self._loop.time() + seconds
+        if at < self._rings_at:
+            self._set(at)
 
     def rest(self, task: asyncio.Task[object]) -> None:
         """Note that a task waits for something that does not count, until it begins anew."""
@@ -46,13 +44,16 @@ class Timeouts:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _set(self, at: float) -> None:
+        self.close()
+        self._rings_at = at
+        self._timer = self._loop.call_at(at, self._ring) if at < math.inf else None
+
     def _ring(self) -> None:
-        self._timer = None
         now = self._loop.time()
         for task, at in list(self._due.items()):
-            if at > now:
-                self._timer = self._loop.call_at(at, self._ring)
-                return
-            del self._due[task]
-            self._expired.add(task)
-            task.cancel()
+            if at <= now:
+                del self._due[task]
+                self._expired.add(task)
+                task.cancel()
+        self._set(min(self._due.values(), default=math.inf))

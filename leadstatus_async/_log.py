@@ -19,9 +19,10 @@ class Log:
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
-    def info(self, message: str, *values: object) -> None:
-        """Say what was decided."""
-        self._say(logging.INFO, message, values)
+    def info(self, message: str, *values: object, **facts: object) -> None:
+        """Say what was decided; the facts that are known (not None) become attributes of the record."""
+        extra = {name: fact for name, fact in facts.items() if fact is not None}
+        self._say(logging.INFO, message, values, extra=extra)
 
     def warning(self, message: str, *values: object, **options: Any) -> None:
         """Say what somebody should look at."""

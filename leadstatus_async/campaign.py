@@ -21,11 +21,12 @@ from leadstatus_async._steps.fold import Folded, Outcome, blocks, check_ids, ite
 from leadstatus_async._steps.validate import BadId, bad_lead_ids, is_plain
 from leadstatus_async.errors import ConfigurationError, InvalidLeadIdError
 from leadstatus_async.models import LeadFailure, LeadStatus
-from leadstatus_async.results import BatchResult, Plan, Progress
+from leadstatus_async.results import BatchResult, BatchStats, Plan, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 
+    from leadstatus_async._engine.call import Call
     from leadstatus_async._engine.core import Core
     from leadstatus_async._steps.chunk import Endpoint
 
@@ -184,7 +185,7 @@ class Campaign(Generic[OutcomeT_co]):
         _check_progress(progress)
         started = self._core.enter().loop.time()
         folded = await read(lead_ids, self._room, collect=options.on_error == "collect")
-        return await ask(self._core, self._endpoint, folded, started, options, progress)
+        return await self._ask(folded, started, options, progress)
 
     async def get(
         self,
@@ -209,21 +210,25 @@ class Campaign(Generic[OutcomeT_co]):
         core = self._core.enter()
         if not is_plain(lead_id, self._room) and (bad := bad_lead_ids([lead_id], room=self._room)):
             raise InvalidLeadIdError(bad)
-        recall = core.recalling(self._endpoint.prefix, options.max_age)
-        if recall is not None and (known := recall(lead_id)) is not None:
-            return known
-        gets = pending_gets(core, self._endpoint)
-        waiter = gets.join(lead_id, options)
-        try:
-            return await waiter.future
-        except GeneratorExit:  # the coroutine was closed, and may not wait any more
-            gets.let_go(waiter)
-            raise
-        except BaseException:
-            await gets.leave(waiter)
-            raise
-        finally:
-            del waiter  # which has the error, whose traceback has this frame: a cycle
+        with core.call("get", self._endpoint, 1) as call:
+            recall = core.recalling(self._endpoint.prefix, options.max_age)
+            if recall is not None and (known := recall(lead_id)) is not None:
+                call.cost(BatchStats(cached=1))
+                return known
+            gets = pending_gets(core, self._endpoint)
+            waiter = gets.join(lead_id, options, call.id)
+            try:
+                return await waiter.future
+            except GeneratorExit:  # the coroutine was closed, and may not wait any more
+                gets.let_go(waiter)
+                raise
+            except BaseException:
+                await gets.leave(waiter)
+                raise
+            finally:
+                if core.observer.listens:
+                    call.cost(waiter.stats(core.loop.time()))
+                del waiter  # which has the error, whose traceback has this frame: a cycle
 
     @overload
     def stream(
@@ -339,11 +344,12 @@ class Campaign(Generic[OutcomeT_co]):
         interval = require_number("interval", interval, above=True)
         if until is not None:
             require_callback("until", until, "one LeadStatus")
-        self._core.enter()
+        core = self._core.enter()
         ids = self._checked(lead_ids)
         return poll(
-            partial(self.get_many, on_error="collect", deadline=None, max_age=None),
-            self._core.sleep,
+            partial(core.call, "watch", self._endpoint, len(ids)),
+            self._poll,
+            core.sleep,
             ids,
             interval,
             settled if until is None else until,
@@ -407,7 +413,7 @@ class Campaign(Generic[OutcomeT_co]):
             if isinstance(outcome, LeadStatus) or isinstance(outcome.error, InvalidLeadIdError):
                 folded.settled[position] = outcome
             folded.positions.append(outcome.lead_id)
-        return await ask(self._core, self._endpoint, folded, started, options, progress)
+        return await self._ask(folded, started, options, progress)
 
     def plan(self, lead_ids: Iterable[str]) -> Plan:
         """Say what `get_many` would cost if nothing fails, without any I/O.
@@ -424,6 +430,23 @@ class Campaign(Generic[OutcomeT_co]):
         sizes = [len(target) for _, _, target in plan_chunks(distinct, self._endpoint, core.limits)]
         seconds = core.limiter.wait_time(len(sizes) - 1) if sizes else 0.0
         return Plan(requests=len(sizes), bytes=sum(sizes), seconds=seconds)
+
+    async def _ask(
+        self,
+        folded: Folded,
+        started: float,
+        options: CallOptions,
+        progress: Callable[[Progress], object] | None,
+    ) -> BatchResult[Any]:
+        with self._core.call("get_many", self._endpoint, folded.unanswered) as call:
+            return await ask(self._core, self._endpoint, folded, call, started, options, progress)
+
+    async def _poll(self, lead_ids: Sequence[str], call: Call) -> BatchResult[Any]:
+        """Ask for leads that are watched, which are checked; collect their failures."""
+        options = self._options.but(on_error="collect", deadline=None, max_age=None)
+        started = self._core.enter().loop.time()
+        folded = await read(lead_ids, self._room, collect=True)
+        return await ask(self._core, self._endpoint, folded, call, started, options, None)
 
     def _checked(self, lead_ids: Iterable[str]) -> list[str]:
         """Return the distinct IDs, all checked."""

@@ -13,31 +13,78 @@ observer may log or count whatever it gets. All times are seconds as float.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from leadstatus_async.results import BatchStats  # noqa: TC001 - so that type hints resolve
+
+CallKind = Literal["get_many", "get", "stream", "watch"]
+"""What was called; `retry` is a `get_many`."""
+
+
+class CallStarted(msgspec.Struct, frozen=True):
+    """Somebody's call begins; sent in the caller's own task and context.
+
+    Attributes:
+        call_id: its number, unlike that of any other call in this process.
+        kind: "get_many" (`retry`, too), "get", "stream" or "watch".
+        account: account group ID.
+        campaign: campaign ID.
+        leads: how many positions it is to answer; None where that is not known.
+    """
+
+    call_id: int
+    kind: CallKind
+    account: str
+    campaign: str
+    leads: int | None
+
+
+class CallFinished(msgspec.Struct, frozen=True):
+    """A call is over, in whatever way: exactly one event for each that has begun.
+
+    Attributes:
+        call_id: as `CallStarted` has it.
+        leads: how many positions it was to answer, or, of a stream, how many it has read.
+        failures: how many of them failed; of a watch, in its last poll.
+        seconds: from its beginning to its end.
+        stats: what it cost; of a `get`, what the requests did that it shared.
+        error: class name of what it raised; None if it returned, or was left early.
+    """
+
+    call_id: int
+    leads: int
+    failures: int
+    seconds: float
+    stats: BatchStats
+    error: str | None = None
 
 
 class AttemptFinished(msgspec.Struct, frozen=True):
     """One HTTP request is over: exactly one event for each that was sent.
 
     Attributes:
+        call_ids: of the calls that it served: one, or those of all gets that travelled together.
         account: account group ID.
         campaign: campaign ID.
         leads: how many leads it asked for.
         attempt: 1 for the first time this request was sent, 2 for its first retry...
         status: HTTP status of the answer; None where none came.
         error: class name of what it failed with, "CancelledError" if it was cut off; None for rows.
+        started_at: when it was sent, in seconds since the epoch.
         seconds: from sending to the end of the answer.
         trace_id: the API's `traceId`, if any.
     """
 
+    call_ids: tuple[int, ...]
     account: str
     campaign: str
     leads: int
     attempt: int
     status: int | None
     error: str | None
+    started_at: float
     seconds: float
     trace_id: str | None = None
 
@@ -109,7 +156,9 @@ class BatchFinished(msgspec.Struct, frozen=True):
 
 
 Event = (
-    AttemptFinished
+    CallStarted
+    | CallFinished
+    | AttemptFinished
     | RetryScheduled
     | ChunkSplit
     | Paused

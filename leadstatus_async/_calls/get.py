@@ -18,6 +18,7 @@ from leadstatus_async._state.deadline import Deadline
 from leadstatus_async._state.patience import Patience
 from leadstatus_async.errors import DeadlineExceededError, for_caller
 from leadstatus_async.models import LeadFailure, LeadStatus
+from leadstatus_async.results import BatchStats
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,15 +40,29 @@ _LEAST = Patience(0.0, 0)  # of nobody: that of who travels together is the grea
 class _Waiter:
     """One `get` that waits."""
 
-    __slots__ = ("alarm", "batch", "deadline", "future", "lead_id", "patience")
+    __slots__ = ("alarm", "batch", "began", "call_id", "deadline", "future", "lead_id", "patience")
 
-    def __init__(self, lead_id: str, future: asyncio.Future[LeadStatus], patience: Patience) -> None:
+    def __init__(
+        self,
+        lead_id: str,
+        future: asyncio.Future[LeadStatus],
+        patience: Patience,
+        call_id: int,
+        began: float,
+    ) -> None:
         self.lead_id = lead_id
+        self.began = began
         self.future = future
         self.patience = patience
+        self.call_id = call_id
         self.deadline: Deadline | None = None
         self.alarm: asyncio.TimerHandle | None = None
         self.batch: _Batch | None = None  # what it travels in; None while it is pending
+
+    def stats(self, now: float) -> BatchStats:
+        """Return what the requests cost that it shared, if any have been made."""
+        waited = now - self.began
+        return BatchStats(elapsed=waited) if self.batch is None else self.batch.job.tally.stats(waited)
 
     def settle(self, outcome: LeadStatus | LeadFailure) -> None:
         if not isinstance(outcome, LeadStatus):
@@ -72,7 +87,7 @@ class _Waiter:
 class _Batch:
     """Gets that travel together, and their job."""
 
-    def __init__(self, gets: Gets, now: float) -> None:
+    def __init__(self, gets: Gets, now: float, since: float) -> None:
         self.waiting: Waiting = {}
         self._dispatcher = gets.core.dispatcher
         self.job = Job(
@@ -81,7 +96,8 @@ class _Batch:
             _LEAST,
             self._deliver,
             (gets.core.total,),
-            now=now,
+            self._calls,
+            now=since,
             until=self._until,
             context=gets.context,
             impatient=True,
@@ -97,6 +113,9 @@ class _Batch:
         for waiter in waiters:
             waiter.batch = self
             self.job.patience = self.job.patience.with_that_of(waiter.patience)
+
+    def _calls(self) -> tuple[int, ...]:
+        return tuple(waiter.call_id for waiters in self.waiting.values() for waiter in waiters)
 
     def _deliver(self, _first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
         for outcome in outcomes:
@@ -137,32 +156,36 @@ class Gets:
         self.where = where
         self.context = contextvars.Context()  # not that of whoever asks first
         self.waiting: Waiting = {}
+        self._since = 0.0  # somebody waits
 
-    def join(self, lead_id: str, options: CallOptions) -> _Waiter:
+    def join(self, lead_id: str, options: CallOptions, call_id: int) -> _Waiter:
         """Begin to wait for the status of one lead: await its `future`, and if that raises, `leave`.
 
         Args:
             lead_id: of the lead.
             options: of the call.
+            call_id: its number.
 
         Raises:
             DeadlineExceededError: no permit can come in time.
             LimiterError: the limiter cannot tell.
         """
         core = self.core
-        waiter = _Waiter(lead_id, core.loop.create_future(), options.patience)
+        waiter = _Waiter(lead_id, core.loop.create_future(), options.patience, call_id, core.loop.time())
         seconds = options.deadline
         if seconds is not None:
-            now = core.loop.time()
+            now = waiter.began
             deadline = Deadline(seconds, now + seconds)
             if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
                 error.lead_ids = (lead_id,)
                 raise error
             waiter.deadline = deadline
             waiter.alarm = core.loop.call_at(deadline.at, self._ring, waiter, deadline)
-        if options.max_age is not None and self._ride_along(waiter, core.loop.time() - options.max_age):
+        if options.max_age is not None and self._ride_along(waiter, waiter.began - options.max_age):
             return waiter
         first = not self.waiting
+        if first:
+            self._since = waiter.began
         self.waiting.setdefault(lead_id, {})[waiter] = None
         if first:  # else they are pending, and stand in the queue
             core.pending[self.where.prefix] = self
@@ -231,9 +254,10 @@ class Gets:
     def take(self, now: float) -> tuple[Job, Request] | None:
         """Make a job of as many as one request may hold, and hand that out."""
         asked = list(islice(self.waiting, self.core.limits.chunk_size))
-        batch = _Batch(self, now)
+        batch = _Batch(self, now, self._since)
         backlog = batch.job.backlog
-        backlog.add(asked, now)
+        backlog.add(asked, self._since)
+        self._since = now
         granted = batch.job.take(now)
         backlog.drain(in_flight=False)  # what the request does not hold waits on
         for request in backlog.in_flight:

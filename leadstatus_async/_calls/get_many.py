@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from leadstatus_async._calls.options import CallOptions
+    from leadstatus_async._engine.call import Call
     from leadstatus_async._engine.core import Core
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async._steps.fold import Outcome
@@ -39,6 +40,7 @@ async def ask(
     core: Core,
     where: Endpoint,
     folded: Folded,
+    call: Call,
     started: float,
     options: CallOptions,
     progress: Callable[[Progress], object] | None,
@@ -49,6 +51,7 @@ async def ask(
         core: of the session.
         where: the endpoint of the campaign.
         folded: the list.
+        call: of which it is all, or a part.
         started: loop time of the call, from which the deadline counts.
         options: of the call.
         progress: as for `Campaign.get_many`.
@@ -77,6 +80,7 @@ async def ask(
         options.patience,
         deliver,
         (core.total,),
+        lambda: (call.id,),
         now=started,
         deadline=None if seconds is None else Deadline(seconds, started + seconds),
     )
@@ -87,13 +91,17 @@ async def ask(
         reporter.tally = job.tally
         if not asked and folded.settled:
             reporter.tell()
-    if core.closed:  # while the list was read
-        job.stop(SessionClosedError("the session was closed before this lead was asked for"))
-    else:
-        await core.dispatcher.run(job)
-    stats = job.tally.stats(core.loop.time() - started)
+    try:
+        if core.closed:  # while the list was read
+            job.stop(SessionClosedError("the session was closed before this lead was asked for"))
+        else:
+            await core.dispatcher.run(job)
+    finally:
+        stats = job.tally.stats(core.loop.time() - started)
+        call.cost(stats)
     result = BatchResult(folded.unfold(outcomes), stats, job.trace_ids)
     failed = folded.failed or job.tally.failures
+    call.failures = len(result.failures) if failed else 0
     if failed and (options.on_error == "raise" or isinstance(job.error, SessionClosedError)):
         result.raise_for_failures()
     return result

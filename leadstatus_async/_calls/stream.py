@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import AsyncGeneratorType, TracebackType
 
     from leadstatus_async._calls.options import CallOptions
+    from leadstatus_async._engine.call import Call
     from leadstatus_async._engine.core import Core
     from leadstatus_async._engine.observer import Reporter
     from leadstatus_async._state.window import Window
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 OutcomeT_co = TypeVar("OutcomeT_co", bound=LeadStatus | LeadFailure, covariant=True)
 
 _TURN = 0.001  # seconds for which a source is read before others get their turn
+_CUT = "this stream was cancelled while it was waited for; make a new one"
 _NOT_OURS = "the source was cancelled, and not by its stream"
 
 logger = Log("leadstatus_async")
@@ -82,6 +84,7 @@ class Reading:
         self._reader: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._ended = self._closed = False
+        self._refused = 0  # leads that cannot be asked for
         self.quiet = False  # an error is on its way: what the source raises when it is closed is only logged
         self._reader_cut = False
         self._fault: BaseException | None = None  # the source's own
@@ -91,36 +94,47 @@ class Reading:
 
     async def outcomes(self) -> AsyncGenerator[Outcome, None]:
         """Yield outcomes as they are needed; however that ends, nothing is left behind."""
-        window, raising = self._window, self._options.on_error == "raise"
-        try:
-            job = self._begin()
-            while not self._closed:
-                await self._fill(job)
-                outcomes = window.take()
-                if outcomes is not None:
-                    for outcome in outcomes:
-                        if raising and isinstance(outcome, LeadFailure):
-                            raise for_caller([outcome], None)  # noqa: TRY301 - at its place
-                        yield outcome
-                    window.yielded(len(outcomes))
-                    self._space.set()
-                elif job.done.done():
-                    self._raise_ending(job)
-                    return
-                else:
-                    self._news.clear()
-                    await self._news.wait()
-        except GeneratorExit:  # left, or closed: nothing else is on its way
-            raise
-        except asyncio.CancelledError:
-            self.left = LeadStatusError("this stream was cancelled while it was waited for; make a new one")
-            self.quiet = True
-            raise
-        except BaseException:
-            self.quiet = True
-            raise
-        finally:
-            await self.aclose()
+        with self._core.call("stream", self._where, None) as call:
+            window, raising = self._window, self._options.on_error == "raise"
+            try:
+                job = self._begin(call)
+                while not self._closed:
+                    await self._fill(job)
+                    outcomes = window.take()
+                    if outcomes is not None:
+                        for outcome in outcomes:
+                            if raising and isinstance(outcome, LeadFailure):
+                                raise for_caller([outcome], None)  # noqa: TRY301 - at its place
+                            yield outcome
+                        window.yielded(len(outcomes))
+                        self._space.set()
+                    elif job.done.done():
+                        self._raise_ending(job)
+                        return
+                    else:
+                        self._news.clear()
+                        await self._news.wait()
+            except GeneratorExit:  # left, or closed: nothing else is on its way
+                raise
+            except asyncio.CancelledError:
+                self.left = LeadStatusError(_CUT)
+                self.quiet = True
+                raise
+            except BaseException:
+                self.quiet = True
+                raise
+            finally:
+                try:
+                    await self.aclose()
+                finally:
+                    self._account(call)
+
+    def _account(self, call: Call) -> None:
+        """Tell its call what became of it."""
+        call.leads = self._window.read
+        if self._job is not None:
+            call.failures = self._refused + self._job.tally.failures
+            call.cost(self._job.tally.stats(self._core.loop.time() - self._job.started))
 
     async def aclose(self) -> None:
         """End at once: nothing in flight, no reader, the source closed. Idempotent."""
@@ -146,7 +160,7 @@ class Reading:
             if fault is not None:
                 logger.warning("a source raised when it was closed", exc_info=fault)
 
-    def _begin(self) -> Job:
+    def _begin(self, call: Call) -> Job:
         core = self._core.enter()
         now = core.loop.time()
         deadline, seconds = None, self._options.deadline
@@ -160,6 +174,7 @@ class Reading:
             self._options.patience,
             self._deliver,
             (core.total,),
+            lambda: (call.id,),
             now=now,
             deadline=deadline,
             context=self._context,
@@ -271,7 +286,9 @@ class Reading:
         asked, known = self._window.admit(block)
         job.backlog.add(asked, self._core.loop.time())
         if known:
-            job.tally.cached += sum(outcome.ok for outcome in known)
+            remembered = sum(outcome.ok for outcome in known)
+            job.tally.cached += remembered
+            self._refused += len(known) - remembered
             if self._reporter is not None:
                 self._reporter.report(0, known)
             self._news.set()

@@ -16,6 +16,7 @@ from leadstatus_async.models import LeadFailure, LeadStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
+    from leadstatus_async._engine.call import Call
     from leadstatus_async.results import BatchResult
 
 Outcome = LeadStatus | LeadFailure
@@ -48,7 +49,8 @@ def _sight(error: Exception) -> tuple[object, ...]:
 
 
 async def poll(
-    ask: Callable[[Sequence[str]], Awaitable[BatchResult[Any]]],
+    begin: Callable[[], Call],
+    ask: Callable[[Sequence[str], Call], Awaitable[BatchResult[Any]]],
     sleep: Callable[[float], Awaitable[None]],
     lead_ids: Sequence[str],
     interval: float,
@@ -57,24 +59,26 @@ async def poll(
     """Yield changes until all of `lead_ids` satisfy `until`.
 
     Args:
-        ask: asks for some of them, collecting failures.
+        begin: makes the call that this is.
+        ask: asks for some of them, as a part of that call, collecting failures.
         sleep: sleeps so many seconds, or raises if the session is closed meanwhile.
         lead_ids: as for `Campaign.watch`.
         interval: as for `Campaign.watch`.
         until: as for `Campaign.watch`.
     """
     loop, seen, open_ids = asyncio.get_running_loop(), dict[str, Any](), list(lead_ids)
-    while open_ids:
-        started = loop.time()
-        result = await ask(open_ids)
-        if any(is_fatal(failure.error) for failure in result.failures):
-            result.raise_for_failures()
-        open_ids = [
-            outcome.lead_id
-            for outcome in result
-            if not (isinstance(outcome, LeadStatus) and returned_by("until", until(outcome)))
-        ]
-        for outcome in changes(seen, result):
-            yield outcome
-        if open_ids:
-            await sleep(started + interval - loop.time())
+    with begin() as call:
+        while open_ids:
+            started = loop.time()
+            result = await ask(open_ids, call)
+            if any(is_fatal(failure.error) for failure in result.failures):
+                result.raise_for_failures()
+            open_ids = [
+                outcome.lead_id
+                for outcome in result
+                if not (isinstance(outcome, LeadStatus) and returned_by("until", until(outcome)))
+            ]
+            for outcome in changes(seen, result):
+                yield outcome
+            if open_ids:
+                await sleep(started + interval - loop.time())

@@ -170,8 +170,9 @@ class Attempt:
             return self._judge(job, request, outcome, 0, now, sent_at)
         try:
             for _ in range(hidden):
-                self._observer.hidden_attempt(job.where, len(request), request.attempts)
+                self._observer.hidden_attempt(job.calls, job.where, len(request), request.attempts)
             self._observer.attempt_finished(
+                job.calls,
                 job.where,
                 len(request),
                 request.attempts,

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from leadstatus_async._engine.attempt import Attempt
+from leadstatus_async._engine.call import Call
 from leadstatus_async._engine.permit import Dispatcher
 from leadstatus_async._state.health import Health
 from leadstatus_async._state.patience import Patience
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from leadstatus_async._engine.job import Source
     from leadstatus_async._engine.observer import Observer
     from leadstatus_async._engine.transport import Transport
-    from leadstatus_async._steps.chunk import Limits
+    from leadstatus_async._steps.chunk import Endpoint, Limits
     from leadstatus_async._steps.redact import Redactor
+    from leadstatus_async.events import CallKind
     from leadstatus_async.limiter import Limiter
     from leadstatus_async.models import LeadStatus
     from leadstatus_async.policy import RetryPolicy
@@ -124,6 +126,10 @@ class Core:
         if cache is None or max_age is None:
             return None
         return lambda lead_id: cache.find(campaign, lead_id, self.loop.time() - max_age)
+
+    def call(self, kind: CallKind, where: Endpoint, leads: int | None) -> Call:
+        """Return a call about so many leads, to be entered where it begins."""
+        return Call(self.observer, self.loop, kind, where, leads)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than the session lives.

@@ -84,6 +84,7 @@ class Job:
         patience: what each of its requests may take.
         deliver: takes the position of the first, and the outcomes of a run of neighbours.
         totals: figures to count along, such as the session's.
+        calls: returns the numbers of the calls that wait for it.
         now: when it begins, in loop time.
         deadline: for everything, or None.
         until: the loop time until which anybody waits, None without end; by default that of the deadline.
@@ -107,6 +108,7 @@ class Job:
         patience: Patience,
         deliver: Deliver,
         totals: Iterable[Tally],
+        calls: Callable[[], tuple[int, ...]],
         *,
         now: float,
         deadline: Deadline | None = None,
@@ -119,6 +121,7 @@ class Job:
         self.context = contextvars.copy_context() if context is None else context
         self.where = where
         self.patience = patience
+        self.calls = calls
         self.deadline = deadline
         self.gathers = gathers
         self.impatient = impatient

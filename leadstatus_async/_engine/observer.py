@@ -7,6 +7,7 @@ Log lines hold no lead IDs, no URL and no key.
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from leadstatus_async import events
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from leadstatus_async._state.health import Then
     from leadstatus_async._steps.chunk import Endpoint
     from leadstatus_async._steps.decipher import Failure
-    from leadstatus_async.events import Event
+    from leadstatus_async.events import CallKind, Event
     from leadstatus_async.learned import RateLimitState, Suggestion
     from leadstatus_async.models import LeadFailure, LeadStatus
     from leadstatus_async.results import BatchStats
@@ -44,8 +45,24 @@ class Observer:
         self._callbacks = [_Told(callback, "an on_event callback") for callback in callbacks]
         self._learned: Suggestion | None = None
 
+    @property
+    def listens(self) -> bool:
+        """Whether anybody wants events."""
+        return bool(self._callbacks)
+
+    def call_started(self, call_id: int, kind: CallKind, where: Endpoint, leads: int | None) -> None:
+        """Tell that a call begins, in its caller's task."""
+        self._emit(events.CallStarted, call_id, kind, where.account, where.campaign, leads)
+
+    def call_finished(
+        self, call_id: int, leads: int, failures: int, seconds: float, stats: BatchStats, error: str | None
+    ) -> None:
+        """Tell how a call has ended."""
+        self._emit(events.CallFinished, call_id, leads, failures, seconds, stats, error)
+
     def attempt_finished(
         self,
+        calls: Callable[[], tuple[int, ...]],
         where: Endpoint,
         leads: int,
         attempt: int,
@@ -54,16 +71,18 @@ class Observer:
         seconds: float,
         trace_id: str | None,
     ) -> None:
-        """Tell of a request that came to its end; one that was cut off, by the exception being handled."""
+        """Tell of a request that came to its end just now; one that was cut off, by the exception handled."""
         if self._callbacks:
             ended_by = error or sys.exception()
             name = None if ended_by is None else type(ended_by).__name__
-            self._attempt(where, leads, attempt, status, name, seconds, trace_id)
+            self._attempt(calls(), where, leads, attempt, status, name, seconds, trace_id)
 
-    def hidden_attempt(self, where: Endpoint, leads: int, attempt: int) -> None:
+    def hidden_attempt(
+        self, calls: Callable[[], tuple[int, ...]], where: Endpoint, leads: int, attempt: int
+    ) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
         if self._callbacks:
-            self._attempt(where, leads, attempt, None, APIConnectionError.__name__, 0.0, None)
+            self._attempt(calls(), where, leads, attempt, None, APIConnectionError.__name__, 0.0, None)
 
     def decided(
         self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Then | None
@@ -73,7 +92,20 @@ class Observer:
         what = type(verdict).__name__.lower()
         delay = verdict.delay if isinstance(verdict, Again) else 0.0
         when = f" in {delay:.2f} s" if isinstance(verdict, Again) else ""
-        logger.info("%d leads, attempt %d: %s -> %s%s", leads, attempt, error, what, when)
+        logger.info(
+            "%d leads, attempt %d: %s -> %s%s",
+            leads,
+            attempt,
+            error,
+            what,
+            when,
+            campaign=where.campaign,
+            leads=leads,
+            attempt=attempt,
+            status=getattr(failure.error, "status", None),
+            trace_id=getattr(failure.error, "trace_id", None),
+            delay=delay if when else None,
+        )
         if isinstance(verdict, Again | Throttled):
             self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
 
@@ -112,6 +144,7 @@ class Observer:
 
     def _attempt(
         self,
+        call_ids: tuple[int, ...],
         where: Endpoint,
         leads: int,
         attempt: int,
@@ -122,12 +155,14 @@ class Observer:
     ) -> None:
         self._emit(
             events.AttemptFinished,
+            call_ids,
             where.account,
             where.campaign,
             leads,
             attempt,
             status,
             error,
+            time.time() - seconds,
             seconds,
             trace_id,
         )

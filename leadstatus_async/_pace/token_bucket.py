@@ -96,7 +96,7 @@ class TokenBucketLimiter:
             return
         if now >= self._paused_until or until >= self._told_until + _WORTH_TELLING:
             self._told_until = until
-            logger.info("paused for %.2f s: %s", seconds, reason)
+            logger.info("paused for %.2f s: %s", seconds, reason, delay=seconds)
         self._paused_until = until
         self._reason = reason
         for bucket in self._buckets:

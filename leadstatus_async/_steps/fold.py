@@ -94,6 +94,11 @@ class Folded:
         """How many positions are failures before anything is asked."""
         return sum(not outcome.ok for outcome in self.settled.values())
 
+    @property
+    def unanswered(self) -> int:
+        """How many positions have no answer yet."""
+        return len(self.positions) - len(self.settled) + self.failed
+
     def unfold(self, outcomes: Sequence[Outcome | None]) -> Sequence[Outcome]:
         """Return the outcome of every position, given those of the distinct IDs."""
         found = cast("Sequence[Outcome]", outcomes)

@@ -30,6 +30,7 @@ from leadstatus_async import (
     RetryPolicy,
     ServerError,
 )
+from leadstatus_async.events import AttemptFinished
 from leadstatus_async.testing import FakeLeadStatusServer
 from tests.conftest import stopped_for
 
@@ -217,7 +218,7 @@ async def test_the_batch_runs_in_its_own_context(server, make_session):
     tenant = contextvars.ContextVar("tenant", default="none")
     seen = []
     session = make_session(
-        on_event=lambda event: seen.append(tenant.get()) if hasattr(event, "seconds") else None
+        on_event=lambda event: seen.append(tenant.get()) if isinstance(event, AttemptFinished) else None
     )
     campaign = session.campaign("a", "c")
 

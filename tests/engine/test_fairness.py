@@ -487,3 +487,17 @@ def test_a_stream_keeps_going_past_a_retry(monkeypatch):
     many = sum(seconds(seed, streamed=False) for seed in range(5))
     assert sum(map(seconds, range(5))) < 1.2 * many
     assert sum(seconds(seed, max_buffered=1600) for seed in range(5)) > 1.5 * many  # it is the space
+
+
+def test_the_wait_of_gets_is_counted():
+    """From when the first of a batch asked until its request goes, once for each request."""
+
+    async def main():
+        wire = Wire(lambda sent: "ok", latency=0.0)
+        async with virtual_session(wire, rate_limit=RateLimit(0.1), chunk_size=2) as session:
+            campaign = session.campaign("a", "c")
+            await campaign.get("first")
+            await asyncio.gather(*(campaign.get(f"x{number}") for number in range(4)))
+            return session.stats.waited
+
+    assert run(main) == pytest.approx(10 + 10, abs=0.3)

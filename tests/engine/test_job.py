@@ -40,6 +40,7 @@ class Told:
             Patience(30.0, 5),
             self.deliver,
             (self.total,),
+            tuple,
             now=0.0,
             **options,
         )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
+import time
 import warnings
 from collections import Counter
 
 import pytest
 
 from leadstatus_async import (
+    BadRequestError,
+    BatchStats,
     ConfigurationError,
     DeadlineExceededError,
     LeadStatusSession,
@@ -74,6 +78,26 @@ async def test_log_lines_hold_no_lead_ids(server, make_session, caplog):
     await make_session().campaign("a", "c").get_many(["person-4711"])
     assert len([record for record in caplog.records if "attempt" in record.message]) == 2
     assert "4711" not in caplog.text
+
+
+async def test_log_records_carry_facts(server, make_session, caplog):
+    """For JSON formatters and structlog's ExtraAdder: what is known, under names of its own."""
+    caplog.set_level(logging.INFO, logger="leadstatus_async")
+    server.script("500", "reset", "429-retry-after-ms")
+    campaign = make_session(rate_limit=RateLimit(1000)).campaign("acc", "camp")
+    await campaign.get_many(leads(3))
+    names = ("campaign", "leads", "attempt", "status", "trace_id", "delay")
+    facts = [
+        {name: vars(record)[name] for name in names if name in vars(record)} for record in caplog.records
+    ]
+    again, reset, paused, throttled = [found for found in facts if found]
+    assert again == {**again, "campaign": "camp", "leads": 3, "attempt": 1, "status": 500}
+    assert again["trace_id"].startswith("trace-")
+    assert 0 < again["delay"] <= 0.01
+    assert reset.keys() == {"campaign", "leads", "attempt", "delay"}
+    assert paused.keys() == {"delay"}
+    assert (throttled["status"], throttled["attempt"]) == (429, 2)
+    assert "delay" not in throttled
 
 
 async def test_callbacks_that_raise_cancelled_hang_nobody(server, make_session):
@@ -216,7 +240,8 @@ async def test_several_observers_are_guarded_each_by_itself(server, make_session
 
     session = make_session(on_event=[broken, seen.append, broken])
     await session.campaign("a", "c").get("x")
-    assert [type(event).__name__ for event in seen] == ["AttemptFinished", "BatchFinished"]
+    names = ["CallStarted", "AttemptFinished", "BatchFinished", "CallFinished"]
+    assert [type(event).__name__ for event in seen] == names
     assert make_session(on_event=()) is not None
 
 
@@ -255,3 +280,155 @@ async def test_a_split_is_told_where_it_is_made(server, make_session, refusals):
     told = [event for event in seen if isinstance(event, events.ChunkSplit)]
     assert len(told) == result.stats.splits == session.stats.splits >= 1
     assert all(event.leads > 1 and event.status == int(refusals[0]) for event in told)
+
+
+# Calls, from their beginning to their end
+
+
+def calls_of(seen):
+    """Return pairs of `CallStarted` and `CallFinished`, in order of beginning; each has both, once."""
+    began = {event.call_id: event for event in seen if isinstance(event, events.CallStarted)}
+    ended = {event.call_id: event for event in seen if isinstance(event, events.CallFinished)}
+    assert len(began) + len(ended) == sum(isinstance(event, CALL_EVENTS) for event in seen)
+    assert began.keys() == ended.keys()
+    return [(event, ended[call_id]) for call_id, event in began.items()]
+
+
+CALL_EVENTS = events.CallStarted | events.CallFinished
+
+
+async def test_each_call_has_a_beginning_and_an_end(server, make_session):
+    """Of whatever kind; with the leads that it is about, those that failed, and what it cost."""
+    seen = []
+    campaign = make_session(on_event=seen.append, chunk_size=10, cache_size=9).campaign("acc", "camp")
+    server.bad_ids.add("bad")
+    server.set_status("a", "completed")
+    result = await campaign.get_many(["a", "b", "a", "bad", ""], on_error="collect")
+    await campaign.retry(result, on_error="collect")
+    await campaign.get("a")
+    with pytest.raises(BadRequestError):
+        await campaign.get("bad")
+    await campaign.get("a", max_age=9.0)
+    [_ async for _ in campaign.stream(["a", "bad", "", "a"], on_error="collect", max_age=9.0)]
+    [_ async for _ in campaign.watch(["a", "a"], interval=1)]
+    calls = calls_of(seen)
+    assert {(start.account, start.campaign) for start, _ in calls} == {("acc", "camp")}
+    assert [(start.kind, start.leads, end.leads, end.failures) for start, end in calls] == [
+        ("get_many", 5, 5, 2),
+        ("get_many", 2, 2, 2),
+        ("get", 1, 1, 0),
+        ("get", 1, 1, 1),
+        ("get", 1, 1, 0),
+        ("stream", None, 4, 2),
+        ("watch", 1, 1, 0),
+    ]
+    assert [end.error for _, end in calls] == [None, None, None, "BadRequestError", None, None, None]
+    assert [end.stats.cached for _, end in calls] == [0, 0, 0, 0, 1, 2, 0]
+    assert calls[0][1].stats.requests > 1
+    assert [end.stats.requests for _, end in calls[2:]] == [1, 1, 0, 1, 1]
+    for _, end in calls:
+        assert 0 <= end.stats.elapsed <= end.seconds + 0.001
+    assert len({start.call_id for start, _ in calls}) == 7
+
+
+async def test_requests_name_the_calls_that_they_serve(server, make_session):
+    """One call, or all gets that travel together; every request of every session has its own."""
+    seen = []
+    campaign = make_session(on_event=seen.append, chunk_size=2).campaign("a", "c")
+    other = make_session(on_event=seen.append).campaign("a", "c")
+    before = time.time()
+    await campaign.get_many(["a", "b", "c"])
+    await asyncio.gather(campaign.get("d"), campaign.get("d"), campaign.get("e"), other.get("f"))
+    [_ async for _ in campaign.stream(["g"])]
+    await anext(campaign.watch(["h"], interval=9))
+    ids = {start.kind: [] for start, _ in calls_of([*seen, *ends(seen)])}
+    for event in seen:
+        if isinstance(event, events.CallStarted):
+            ids[event.kind].append(event.call_id)
+    attempts = [event for event in seen if isinstance(event, events.AttemptFinished)]
+    served = sorted(event.call_ids for event in attempts)
+    (many,), (one, two, three, four), (stream,), (watch,) = ids.values()
+    assert served == [(many,), (many,), (one, two, three), (four,), (stream,), (watch,)]
+    for event in attempts:
+        assert before - 0.01 <= event.started_at <= time.time() - event.seconds + 0.01
+
+
+def ends(seen):
+    """Return an end for each call that is still under way, as a watch is that was left alone."""
+    ended = {event.call_id for event in seen if isinstance(event, events.CallFinished)}
+    return [
+        events.CallFinished(event.call_id, 0, 0, 0.0, BatchStats())
+        for event in seen
+        if isinstance(event, events.CallStarted) and event.call_id not in ended
+    ]
+
+
+async def test_a_call_begins_in_its_callers_context(server, make_session):
+    """So that an observer knows whose it is: the span, the tenant, the web request."""
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    seen = []
+
+    def observe(event):
+        if isinstance(event, events.CallStarted):
+            seen.append((event.kind, tenant.get(), asyncio.current_task().get_name()))
+
+    campaign = make_session(on_event=observe).campaign("a", "c")
+
+    async def handler(kind):
+        tenant.set(kind)
+        asyncio.current_task().set_name(kind)
+        match kind:
+            case "get":
+                await campaign.get("a")
+            case "get_many":
+                await campaign.get_many(["a"])
+            case "stream":
+                [_ async for _ in campaign.stream(["a"])]
+            case "watch":
+                await anext(campaign.watch(["a"], interval=9))
+
+    kinds = ["get", "get_many", "stream", "watch"]
+    await asyncio.gather(*map(handler, kinds))
+    assert sorted(seen) == [(kind, kind, kind) for kind in kinds]
+
+
+@pytest.mark.parametrize("how", ["deadline", "cancelled", "closed", "left", "fatal", "bad IDs"])
+async def test_a_call_that_ends_early_has_an_end(server, make_session, how):
+    """In whatever way; `error` is the class of what it raised, None if its caller has left it."""
+    seen = []
+    session = make_session(on_event=seen.append)
+    campaign = session.campaign("a", "c")
+    server.fault("401" if how == "fatal" else "hang", times=None)
+    match how:
+        case "deadline":
+            calls = [campaign.get("a", deadline=0.05), campaign.get_many(["b"], deadline=0.05)]
+        case "bad IDs":
+            calls = [campaign.get(""), campaign.get_many([""])]
+        case "left":
+            server.clear_faults()
+            stream = campaign.stream(leads(1000))
+            await anext(stream)
+            await stream.aclose()
+            calls = []
+        case _:
+            calls = [campaign.get("a"), campaign.get_many(["b"]), anext(campaign.stream(["c"]))]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    if how in {"cancelled", "closed"}:
+        await server.wait_for_requests(3)
+        if how == "closed":
+            await session.aclose()
+        else:
+            for task in tasks:
+                task.cancel()
+    raised = [type(error).__name__ for error in await asyncio.gather(*tasks, return_exceptions=True)]
+    ended = sorted(str(end.error) for _, end in calls_of(seen))
+    assert ended == ([] if how == "bad IDs" else ["None"] if how == "left" else sorted(raised))
+
+
+async def test_without_observers_no_call_is_told(server, make_session, monkeypatch):
+    """Nor is anything counted for them."""
+    monkeypatch.setattr(events, "CallStarted", None)
+    monkeypatch.setattr(events, "CallFinished", None)
+    campaign = make_session().campaign("a", "c")
+    assert (await campaign.get("a")).ok
+    assert len(await campaign.get_many(["a"])) == 1

@@ -1,0 +1,83 @@
+"""One call as observers see it, from its beginning to its end."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from leadstatus_async.results import BatchStats
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+    from leadstatus_async._engine.observer import Observer
+    from leadstatus_async._steps.chunk import Endpoint
+    from leadstatus_async.events import CallKind
+
+_numbers = count(1)  # of all sessions, since they may share an observer
+
+
+class Call:
+    """A call under way: a context manager around all that it does, in the caller's task.
+
+    Args:
+        observer: told when it begins and how it ends.
+        loop: whose clock it is timed by.
+        kind: of call.
+        where: the endpoint of the campaign.
+        leads: how many positions it is to answer; None where not known yet.
+
+    Attributes:
+        id: its number, unlike that of any other call of the process.
+        leads, failures: positions that have their outcome, and how many of them failed; the call tells.
+        stats: what it has cost.
+    """
+
+    __slots__ = ("_began", "_kind", "_loop", "_observer", "_where", "failures", "id", "leads", "stats")
+
+    def __init__(
+        self,
+        observer: Observer,
+        loop: asyncio.AbstractEventLoop,
+        kind: CallKind,
+        where: Endpoint,
+        leads: int | None,
+    ) -> None:
+        self.id = next(_numbers)
+        self.leads, self.failures = leads, 0
+        self.stats: BatchStats | None = None
+        self._observer, self._loop, self._where = observer, loop, where
+        self._kind: CallKind = kind
+        self._began = 0.0
+
+    def cost(self, stats: BatchStats) -> None:
+        """Note what it, or a part of it, has cost."""
+        if self.stats is not None:
+            pairs = zip(msgspec.structs.astuple(self.stats), msgspec.structs.astuple(stats), strict=True)
+            stats = BatchStats(*(before + more for before, more in pairs))
+        self.stats = stats
+
+    def __enter__(self) -> Self:
+        if self._observer.listens:
+            self._began = self._loop.time()
+            self._observer.call_started(self.id, self._kind, self._where, self.leads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._observer.listens:
+            return
+        seconds = self._loop.time() - self._began
+        left = error is None or isinstance(error, GeneratorExit)
+        self._observer.call_finished(
+            self.id,
+            self.leads or 0,
+            self.failures or int(self._kind == "get" and isinstance(error, Exception)),
+            seconds,
+            self.stats or BatchStats(elapsed=seconds),
+            None if left else type(error).__name__,
+        )

@@ -206,13 +206,15 @@ class Campaign(Generic[OutcomeT_co]):
             DeadlineExceededError: the deadline passed.
             LeadStatusError: the lead's own failure: any error of `get_many` but `BatchError`.
         """
-        options = self._options.but(deadline=deadline, max_age=max_age)
+        options = self._options
+        if deadline is not UNSET or max_age is not UNSET:
+            options = options.but(deadline=deadline, max_age=max_age)
         core = self._core.enter()
         if not is_plain(lead_id, self._room) and (bad := bad_lead_ids([lead_id], room=self._room)):
             raise InvalidLeadIdError(bad)
         with core.call("get", self._endpoint, 1) as call:
-            recall = core.recalling(self._endpoint.prefix, options.max_age)
-            if recall is not None and (known := recall(lead_id)) is not None:
+            recall = options.max_age is not None and core.recalling(self._endpoint.prefix, options.max_age)
+            if recall and (known := recall(lead_id)) is not None:
                 call.cost(BatchStats(cached=1))
                 return known
             gets = pending_gets(core, self._endpoint)

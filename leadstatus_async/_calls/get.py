@@ -112,7 +112,8 @@ class _Batch:
         self.waiting[lead_id] = waiters
         for waiter in waiters:
             waiter.batch = self
-            self.job.patience = self.job.patience.with_that_of(waiter.patience)
+            if waiter.patience is not self.job.patience:  # as a rule it is, once the first one is in
+                self.job.patience = self.job.patience.with_that_of(waiter.patience)
 
     def _calls(self) -> tuple[int, ...]:
         return tuple(waiter.call_id for waiters in self.waiting.values() for waiter in waiters)

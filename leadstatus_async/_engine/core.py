@@ -7,7 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from leadstatus_async._engine.attempt import Attempt
-from leadstatus_async._engine.call import Call
+from leadstatus_async._engine.call import UNHEARD, Call
 from leadstatus_async._engine.permit import Dispatcher
 from leadstatus_async._state.health import Health
 from leadstatus_async._state.patience import Patience
@@ -129,6 +129,8 @@ class Core:
 
     def call(self, kind: CallKind, where: Endpoint, leads: int | None) -> Call:
         """Return a call about so many leads, to be entered where it begins."""
+        if not self.observer.listens:
+            return UNHEARD
         return Call(self.observer, self.loop, kind, where, leads)
 
     async def sleep(self, seconds: float) -> None:

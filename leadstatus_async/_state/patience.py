@@ -18,6 +18,6 @@ class Patience(msgspec.Struct, frozen=True):
 
     def with_that_of(self, other: Patience) -> Patience:
         """Return the greater of both, for what travels together."""
-        if self == other:
-            return self
+        if self.timeout <= other.timeout and self.max_attempts <= other.max_attempts:
+            return other
         return Patience(max(self.timeout, other.timeout), max(self.max_attempts, other.max_attempts))

@@ -9,6 +9,7 @@ aiohttp, and the pytest plugin costs nothing to those who do not use it.
 A map, from the top down; each line may import those below it:
 
     cli testing                         surfaces: the command, the fake server for tests
+    otel prometheus                     observers for packages that may be there
     session campaign _options           the face: options are checked once, calls are made
     _calls      get get_many stream watch                   what users call, each one Source or one Job
     _engine     permit attempt job transport observer core  what waits: the dispatcher and what it moves

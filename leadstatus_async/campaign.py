@@ -14,6 +14,7 @@ from leadstatus_async._calls.options import UNSET, CallOptions, OnError, Unset
 from leadstatus_async._calls.stream import Reading, StatusStream
 from leadstatus_async._calls.watch import poll, settled
 from leadstatus_async._checks import require_callback, require_number, require_whole
+from leadstatus_async._engine.call import UNHEARD
 from leadstatus_async._engine.observer import Reporter
 from leadstatus_async._state.window import Window
 from leadstatus_async._steps.chunk import plan_chunks
@@ -215,9 +216,11 @@ class Campaign(Generic[OutcomeT_co]):
         with core.call("get", self._endpoint, 1) as call:
             recall = options.max_age is not None and core.recalling(self._endpoint.prefix, options.max_age)
             if recall and (known := recall(lead_id)) is not None:
+                call.leads = 1
                 call.cost(BatchStats(cached=1))
                 return known
             gets = pending_gets(core, self._endpoint)
+            call.leads = call.failures = 1  # if it cannot even join
             waiter = gets.join(lead_id, options, call.id)
             try:
                 return await waiter.future
@@ -228,8 +231,8 @@ class Campaign(Generic[OutcomeT_co]):
                 await gets.leave(waiter)
                 raise
             finally:
-                if core.observer.listens:
-                    call.cost(waiter.stats(core.loop.time()))
+                if call is not UNHEARD:
+                    waiter.account(call, core.loop.time())
                 del waiter  # which has the error, whose traceback has this frame: a cycle
 
     @overload

@@ -46,7 +46,7 @@ class CallFinished(msgspec.Struct, frozen=True):
 
     Attributes:
         call_id: as `CallStarted` has it.
-        leads: how many positions it was to answer, or, of a stream, how many it has read.
+        leads: how many leads have their outcome; of a call that was cut short, not all.
         failures: how many of them failed; of a watch, in its last poll.
         seconds: from its beginning to its end.
         stats: what it cost; of a `get`, what the requests did that it shared.

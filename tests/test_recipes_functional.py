@@ -281,61 +281,6 @@ async def test_worker_stops_when_refused(server):
     assert sorted(left(err)) == IDS
 
 
-@needs("opentelemetry.sdk", "opentelemetry.instrumentation.aiohttp_client")
-async def test_opentelemetry(server):
-    """One span per attempt under the job's, retries included, with neither lead IDs nor the key in any."""
-    server.script("500", None)
-    async with running("opentelemetry_tracing.py", "a", "c", *IDS[:120], server=server) as recipe:
-        status, out, err = await recipe.ends()
-    assert (status, err) == (0, [])
-    spans = [json.loads(line) for line in out]
-    (job,) = [span for span in spans if span["name"] == "check leads"]
-    attempts = [span for span in spans if span is not job]
-    assert len(attempts) == server.count == 3
-    assert {span["parent_id"] for span in attempts} == {job["context"]["span_id"]}
-    assert job["attributes"] == {"leads": 120, "leads.failed": 0}
-    assert [event["name"] for event in job["events"]].count("retry scheduled") == 1
-    assert not [secret for secret in (KEY, IDS[0]) if any(secret in line for line in out)]
-
-
-def samples(text):
-    """Return the samples of a Prometheus page."""
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines())}
-
-
-@needs("prometheus_client")
-async def test_prometheus(server):
-    """The counters say what the server saw, and can be scraped while the leads are watched."""
-    for lead_id in IDS[:3]:
-        server.set_status(lead_id, "completed")
-    server.set_status(IDS[0], "waiting")
-    server.script("500", "reset", "429-retry-after-decimal", None)
-    async with running(
-        "prometheus_metrics.py", "a", "c", *IDS[:3], server=server, METRICS_PORT="0", INTERVAL="0.2"
-    ) as recipe:
-        url = (await recipe.said(r"metrics on (\S+)"))[1]
-        first = [await recipe.out.readline() for _ in range(3)]
-        server.hold()
-        await server.wait_for_requests(5)  # from here on the figures stand still
-        async with aiohttp.ClientSession() as client, client.get(url) as response:
-            shown = await response.text()
-        server.set_status(IDS[0], "stopped")
-        server.release()
-        status, out, _ = await recipe.ends()
-    assert (status, len(first)) == (0, 3)
-    assert "stopped" in out[-1]
-    found = samples("\n".join(line for line in shown.splitlines() if not line.startswith("#")))
-    seen = {name: value for name, value in found.items() if name.startswith("leadstatus_requests_total")}
-    assert sum(seen.values()) == 4
-    assert found['leadstatus_requests_total{outcome="500"}'] == 1
-    assert found['leadstatus_requests_total{outcome="429"}'] == 1
-    assert found['leadstatus_requests_total{outcome="APIConnectionError"}'] == 1
-    assert found['leadstatus_leads_total{outcome="answered"}'] == 3
-    assert found["leadstatus_paused_seconds_total"] == pytest.approx(0.75, rel=0.5)
-    assert found["leadstatus_in_flight"] == 1
-    assert 0 < found["leadstatus_rate"] < 20, "the 429 was learned from"
-
-
 def test_index():
     """The index names every recipe, every recipe says what it is, and none is long."""
     index = (RECIPES / "README.md").read_text()

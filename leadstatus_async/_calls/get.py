@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leadstatus_async._calls.options import CallOptions
+    from leadstatus_async._engine.call import Call
     from leadstatus_async._engine.core import Core
     from leadstatus_async._engine.job import SecondsUntil
     from leadstatus_async._state.request import Request
@@ -59,10 +60,13 @@ class _Waiter:
         self.alarm: asyncio.TimerHandle | None = None
         self.batch: _Batch | None = None  # what it travels in; None while it is pending
 
-    def stats(self, now: float) -> BatchStats:
-        """Return what the requests cost that it shared, if any have been made."""
-        waited = now - self.began
-        return BatchStats(elapsed=waited) if self.batch is None else self.batch.job.tally.stats(waited)
+    def account(self, call: Call, now: float) -> None:
+        """Tell its call what became of it, and what the requests cost that it shared."""
+        ended = self.future.done() and not self.future.cancelled()
+        call.leads, call.failures = int(ended), int(ended and self.future.exception() is not None)
+        elapsed = now - self.began
+        shared = None if self.batch is None else self.batch.job.tally
+        call.cost(BatchStats(elapsed=elapsed) if shared is None else shared.stats(elapsed))
 
     def settle(self, outcome: LeadStatus | LeadFailure) -> None:
         if not isinstance(outcome, LeadStatus):

@@ -56,6 +56,7 @@ async def ask(
         options: of the call.
         progress: as for `Campaign.get_many`.
     """
+    unanswered = folded.unanswered
     recall = core.recalling(where.prefix, options.max_age)
     if recall is not None:
         for _ in folded.recall(recall):
@@ -99,9 +100,10 @@ async def ask(
     finally:
         stats = job.tally.stats(core.loop.time() - started)
         call.cost(stats)
+        call.leads, call.failures = job.tally.leads + job.tally.failures, job.tally.failures  # so far
     result = BatchResult(folded.unfold(outcomes), stats, job.trace_ids)
     failed = folded.failed or job.tally.failures
-    call.failures = len(result.failures) if failed else 0
+    call.leads, call.failures = unanswered, len(result.failures) if failed else 0
     if failed and (options.on_error == "raise" or isinstance(job.error, SessionClosedError)):
         result.raise_for_failures()
     return result

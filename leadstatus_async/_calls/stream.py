@@ -131,10 +131,11 @@ class Reading:
 
     def _account(self, call: Call) -> None:
         """Tell its call what became of it."""
-        call.leads = self._window.read
         if self._job is not None:
-            call.failures = self._refused + self._job.tally.failures
-            call.cost(self._job.tally.stats(self._core.loop.time() - self._job.started))
+            tally = self._job.tally
+            call.failures = self._refused + tally.failures
+            call.leads = tally.leads + tally.cached + call.failures
+            call.cost(tally.stats(self._core.loop.time() - self._job.started))
 
     async def aclose(self) -> None:
         """End at once: nothing in flight, no reader, the source closed. Idempotent."""

@@ -78,7 +78,9 @@ async def poll(
                 for outcome in result
                 if not (isinstance(outcome, LeadStatus) and returned_by("until", until(outcome)))
             ]
-            for outcome in changes(seen, result):
+            fresh = changes(seen, result)
+            call.leads = len(seen)
+            for outcome in fresh:
                 yield outcome
             if open_ids:
                 await sleep(started + interval - loop.time())

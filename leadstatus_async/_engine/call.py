@@ -32,11 +32,22 @@ class Call:
 
     Attributes:
         id: its number, unlike that of any other call of the process.
-        leads, failures: positions that have their outcome, and how many of them failed; the call tells.
+        leads, failures: how many leads have their outcome, and how many of them failed; the call tells.
         stats: what it has cost.
     """
 
-    __slots__ = ("_began", "_kind", "_loop", "_observer", "_where", "failures", "id", "leads", "stats")
+    __slots__ = (
+        "_asked",
+        "_began",
+        "_kind",
+        "_loop",
+        "_observer",
+        "_where",
+        "failures",
+        "id",
+        "leads",
+        "stats",
+    )
 
     def __init__(
         self,
@@ -47,9 +58,9 @@ class Call:
         leads: int | None,
     ) -> None:
         self.id = next(_numbers)
-        self.leads, self.failures = leads, 0
+        self.leads = self.failures = 0
         self.stats: BatchStats | None = None
-        self._observer, self._loop, self._where = observer, loop, where
+        self._observer, self._loop, self._where, self._asked = observer, loop, where, leads
         self._kind: CallKind = kind
         self._began = 0.0
 
@@ -62,7 +73,7 @@ class Call:
 
     def __enter__(self) -> Self:
         self._began = self._loop.time()
-        self._observer.call_started(self.id, self._kind, self._where, self.leads)
+        self._observer.call_started(self.id, self._kind, self._where, self._asked)
         return self
 
     def __exit__(
@@ -72,8 +83,8 @@ class Call:
         left = error is None or isinstance(error, GeneratorExit)
         self._observer.call_finished(
             self.id,
-            self.leads or 0,
-            self.failures or int(self._kind == "get" and isinstance(error, Exception)),
+            self.leads,
+            self.failures,
             seconds,
             self.stats or BatchStats(elapsed=seconds),
             None if left else type(error).__name__,
@@ -86,8 +97,8 @@ class _Unheard(Call):
     __slots__ = ()
 
     def __init__(self) -> None:
-        self.id = self.failures = 0
-        self.leads = self.stats = None
+        self.id = self.leads = self.failures = 0
+        self.stats = None
 
     def cost(self, stats: BatchStats) -> None:
         pass

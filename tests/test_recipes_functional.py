@@ -135,6 +135,20 @@ async def test_web_answers_with_one_status(name, server):
         assert await response.json() == server.expected(IDS[0]).to_dict()
 
 
+@needs_fastapi
+async def test_a_page_that_is_reloaded_costs_one_request(server):
+    """A hundred times within its age, and `/healthz` says so in plain JSON."""
+    async with web("fastapi_app.py", server, MAX_AGE="60") as client:
+        for _ in range(10):
+            pages = await asyncio.gather(*(client.get(path(IDS[0])) for _ in range(10)))
+            assert [page.status for page in pages] == [200] * 10
+        async with client.get("/healthz") as response:
+            health = await response.json()
+    assert server.count == 1
+    assert (health["stats"]["requests"], health["stats"]["leads"]) == (1, 1)
+    assert health["limit"]["rate"] == 20
+
+
 @pytest.mark.parametrize("name", WEB)
 async def test_web_requests_share_requests(name, server):
     """Callers of ours who wait at the same time travel in common requests, with one session for all."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from pyarrow import parquet
 from yarl import URL
 
 from leadstatus_async.testing import FakeLeadStatusServer
@@ -295,11 +296,52 @@ async def test_worker_stops_when_refused(server):
     assert sorted(left(err)) == IDS
 
 
+async def run_cell(cell, names):
+    """Run a notebook's cell as IPython does: `await` may stand at its top level."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    running = eval(compile("".join(cell["source"]), cell["id"], "exec", flags), names)
+    if running is not None:
+        await running
+
+
+async def test_notebook(server, monkeypatch, tmp_path, capsys):
+    """Every cell runs; one that is interrupted keeps what was answered, and goes on when it is run again."""
+    monkeypatch.setenv("SONARLY_API_KEY", KEY)
+    monkeypatch.setenv("SONARLY_BASE_URL", server.url)
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((RECIPES / "notebook.ipynb").read_text())
+    names = {}
+    interrupted = False
+    server.bad_ids.add(IDS[7])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert not cell["outputs"]
+        if "tqdm" in "".join(cell["source"]):
+            task = asyncio.ensure_future(run_cell(cell, names))
+            while len(names["done"]) < 200:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+            interrupted = task.cancelled()
+            assert len(names["done"]) >= 200
+            assert names["session"]._core.idle
+        await run_cell(cell, names)
+    assert interrupted
+    expected = [server.expected(lead_id) for lead_id in names["lead_ids"]]
+    assert names["result"].statuses == [one for one in expected if one.lead_id != IDS[7]]
+    for file in ("statuses.parquet", "all.parquet"):
+        rows = parquet.read_table(tmp_path / file).to_pylist()
+        assert [row["lead_id"] for row in rows] == names["lead_ids"]
+        assert rows[7]["error_type"] == "BadRequestError"
+
+
 def test_index():
     """The index names every recipe, every recipe says what it is, and none is long."""
     index = (RECIPES / "README.md").read_text()
     recipes = sorted(RECIPES.glob("*.py"))
-    assert sorted(re.findall(r"\]\((\w+\.py)\)", index)) == [recipe.name for recipe in recipes]
+    listed = sorted(re.findall(r"\]\((\w+\.(?:py|ipynb))\)", index))
+    assert listed == sorted(recipe.name for recipe in [*recipes, *RECIPES.glob("*.ipynb")])
     for recipe in recipes:
         text = recipe.read_text()
         assert ast.get_docstring(ast.parse(text))

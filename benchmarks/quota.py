@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ KINDS: dict[str, Callable[[], FixedWindow | SlidingWindow | TokenBucket]] = {
     "fixed window, each 429 locks out 5 s": lambda: FixedWindow(ALLOWED, lockout=5.0),
 }
 Client = Callable[[str, int, int], Awaitable[None]]
+Arrivals = list[tuple[float, bool]]
 
 
 async def ours(url: str, told: int, requests: int) -> None:
@@ -90,8 +92,8 @@ CLIENTS: dict[str, Client] = {
 }
 
 
-async def contest(client: Client, kind: str, told: int, requests: int) -> tuple[float, float, list[float]]:
-    """Return the share refused, the time over ideal, and when each request arrived."""
+async def contest(client: Client, kind: str, told: int, requests: int) -> tuple[float, float, Arrivals]:
+    """Return the share refused, the time over ideal, and when each request arrived, and if it was refused."""
     async with FakeLeadStatusServer(rate_limit=KINDS[kind](), latency=0.02) as server:
         started = time.perf_counter()
         with contextlib.suppress(TimeoutError):
@@ -99,30 +101,58 @@ async def contest(client: Client, kind: str, told: int, requests: int) -> tuple[
                 await client(server.url, told, requests)
         elapsed = time.perf_counter() - started
         refused = sum(request.status == 429 for request in server.requests)
-        times = [request.at - server.requests[0].at for request in server.requests]
-        return refused / server.count, elapsed / (requests / ALLOWED), times
+        began = server.requests[0].at
+        arrivals = [(request.at - began, request.status == 429) for request in server.requests]
+        return refused / server.count, elapsed / (requests / ALLOWED), arrivals
 
 
-def picture(times: list[float], told: int) -> str:
-    """Draw requests per second over time as an SVG."""
-    seconds = int(times[-1]) + 1
-    counts = [sum(second <= at < second + 1 for at in times) for second in range(seconds)]
-    width, height, top = 640, 200, max(told, *counts)
-    step = width / max(1, seconds)
-    bars = "".join(
-        f'<rect x="{40 + at * step:.1f}" y="{10 + height - count / top * height:.1f}" '
-        f'width="{step * 0.9:.1f}" height="{count / top * height:.1f}" fill="#3a7"/>'
-        for at, count in enumerate(counts)
-    )
-    line = 10 + height - ALLOWED / top * height
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 250" '
-        'font-family="sans-serif" font-size="12">'
-        f'{bars}<line x1="40" x2="680" y1="{line:.1f}" y2="{line:.1f}" stroke="#c33"/>'
-        f'<text x="45" y="{line - 4:.1f}" fill="#c33">{ALLOWED}/s allowed</text>'
-        f'<text x="40" y="235">requests in each of {seconds} seconds, as the server saw them; '
-        f"told {told}/s</text></svg>"
-    )
+def picture(arrivals: Arrivals, told: int) -> str:
+    """Draw requests in each second as an SVG: admitted ones, and refused ones on top of them."""
+    seconds = int(arrivals[-1][0]) + 1
+    counts = [Counter(refused for at, refused in arrivals if int(at) == second) for second in range(seconds)]
+    left, top, width, height = 56, 40, 620, 200
+    most = 20 * -(-max(told, *(sum(count.values()) for count in counts)) // 20)
+    step = width / seconds
+
+    def bar(second: int, lowest: int, count: int, colour: str) -> str:
+        x, y = left + (second + 0.1) * step, top + height * (1 - (lowest + count) / most)
+        return (
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{0.8 * step:.1f}" '
+            f'height="{height * count / most:.1f}" fill="{colour}"/>'
+        )
+
+    def text(x: float, y: float, words: object, anchor: str = "middle", more: str = "") -> str:
+        return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{words}</text>'
+
+    def level(number: int, colour: str, dashes: str = "") -> str:
+        y = top + height * (1 - number / most)
+        return f'<path d="M{left} {y:.1f}h{width}" stroke="{colour}"{dashes}/>'
+
+    bottom, middle = top + height, top + height / 2
+    frame = 'viewBox="0 0 700 300" font-family="sans-serif" font-size="12" fill="#222"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {frame} role="img" aria-label="Requests in each second">',
+        '<rect width="700" height="300" rx="6" fill="#fff"/>',
+        *(level(number, "#ddd") for number in range(0, most + 1, 20)),
+        *(
+            text(left - 8, bottom - height * number / most + 4, number, "end")
+            for number in range(0, most + 1, 20)
+        ),
+        *(bar(second, 0, count[False], "#2e9e5b") for second, count in enumerate(counts)),
+        *(bar(second, count[False], count[True], "#d9534f") for second, count in enumerate(counts)),
+        level(ALLOWED, "#222", ' stroke-dasharray="5 4"'),
+        *(text(left + (second + 0.5) * step, bottom + 16, second + 1) for second in range(0, seconds, 5)),
+        text(left + width / 2, bottom + 38, "second of the job"),
+        text(16, middle, "requests, as the server saw them", more=f' transform="rotate(-90 16 {middle})"'),
+        f'<rect x="{left}" y="14" width="12" height="12" fill="#2e9e5b"/>',
+        text(left + 18, 24, "answered", "start"),
+        f'<rect x="{left + 92}" y="14" width="12" height="12" fill="#d9534f"/>',
+        text(left + 110, 24, "refused (429)", "start"),
+        f'<path d="M{left + 210} 20h24" stroke="#222" stroke-dasharray="5 4"/>',
+        text(left + 240, 24, f"allowed: {ALLOWED}/s; the client was told {told}/s", "start"),
+        "</svg>\n",
+    ]
+    return "".join(parts)
 
 
 async def main() -> None:
@@ -141,10 +171,10 @@ async def main() -> None:
     for kind in options.kinds:
         cells = []
         for name in options.clients:
-            refused, over, times = await contest(CLIENTS[name], kind, options.told, options.requests)
+            refused, over, arrivals = await contest(CLIENTS[name], kind, options.told, options.requests)
             cells.append(f"{refused:.1%} refused, {f'{over:.2f} x' if over < PATIENCE else 'never done'}")
             if options.picture and name == "leadstatus_async" and kind == options.kinds[0]:
-                options.picture.write_text(picture(times, options.told))
+                options.picture.write_text(picture(arrivals, options.told))
         print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,26 @@ from leadstatus_async.policy import RetryPolicy
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SNIPPETS = [
-    pytest.param(code, id=f"{page.relative_to(ROOT)}-{number}")
+    pytest.param(code, bool(notebook), id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    for number, (notebook, code) in enumerate(
+        re.findall(r"```python( notebook)?\n(.*?)```", page.read_text(), re.DOTALL)
+    )
 ]
+IN_A_NOTEBOOK = """
+import ast, asyncio, types
+cell = compile({code!r}, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+asyncio.run(types.FunctionType(cell, {{}})())
+"""
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+RAW = URLS["Repository"].replace("github.com", "raw.githubusercontent.com") + "/main/"
 
 
-@pytest.mark.parametrize("code", SNIPPETS)
-async def test_snippets_run_as_they_stand(server, code):
+@pytest.mark.parametrize(("code", "notebook"), SNIPPETS)
+async def test_snippets_run_as_they_stand(server, code, notebook):
     """In a process of their own, against the fake server through the environment."""
+    if notebook:  # where `await` may stand at the top level
+        code = IN_A_NOTEBOOK.format(code=code)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", "-c", code,
         env={**os.environ, "SONARLY_API_KEY": "sk_test", "SONARLY_BASE_URL": server.url},
@@ -36,9 +48,19 @@ async def test_snippets_run_as_they_stand(server, code):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    """Relative links name files that exist."""
+    """Relative links name files that exist, and so do those into the repository."""
+    places = (f"{URLS['Repository']}/blob/main/", f"{URLS['Repository']}/tree/main/", RAW)
+    for place in places:
+        for target in re.findall(rf"\]\({re.escape(place)}([^)#]+)", page.read_text()):
+            assert (ROOT / target).exists(), target
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_links_work_where_the_readme_is_shown():
+    """On an index of packages there is nothing beside it, so they are absolute; those of the project too."""
+    assert not re.findall(r"\]\((?!https://)", (ROOT / "README.md").read_text())
+    assert all(url.startswith(URLS["Repository"]) for url in URLS.values())
 
 
 def test_the_readme_is_short_and_names_every_error():

@@ -106,7 +106,8 @@ class Campaign(Generic[OutcomeT_co]):
 
         Args:
             timeout: seconds one attempt may take; the session's `timeout` by default.
-            max_attempts: how often one request that fails by itself is sent; 1 sends nothing again.
+            max_attempts: how often one request that fails by itself is sent; 1 retries nothing, and waits for
+                the end of no outage.
             deadline: seconds for everything, of each `get`, `get_many`, `stream` and `retry`; None for none.
             on_error: "raise" or "collect", of each `get_many`, `stream` and `retry`.
             max_age: seconds, of each `get`, `get_many` and `stream`; None asks always.

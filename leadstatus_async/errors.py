@@ -197,7 +197,7 @@ class APIConnectionError(LeadStatusError):
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """One attempt took longer than the session's `timeout`, or connecting longer than 10 seconds."""
+    """One attempt took longer than its `timeout`, or connecting longer than 10 seconds."""
 
 
 class ResponseError(LeadStatusError):
@@ -432,7 +432,8 @@ def for_caller(failures: list[LeadFailure], result: BatchResult[Any] | None) -> 
     more = f" and {len(fresh.lead_ids) - _KINDS_SHOWN} more" if len(fresh.lead_ids) > _KINDS_SHOWN else ""
     trace_id = getattr(fresh, "trace_id", None)
     trace = f"; trace id {trace_id}" if trace_id else ""
-    fresh.add_note(f"leads: {shown}{more}; attempts: {fresh.attempts}, waited {fresh.waited:.1f} s{trace}")
+    attempts, waited = getattr(fresh, "attempts", 0), getattr(fresh, "waited", 0.0)
+    fresh.add_note(f"leads: {shown}{more}; attempts: {attempts}, waited {waited:.1f} s{trace}")
     return fresh
 
 

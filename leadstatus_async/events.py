@@ -90,7 +90,7 @@ class AttemptFinished(msgspec.Struct, frozen=True):
 
 
 class RetryScheduled(msgspec.Struct, frozen=True):
-    """A request will be sent again, after `delay` seconds and a permit; or when a pause is over."""
+    """A request will be sent again, after `delay` seconds and a permit, or when a pause or outage is over."""
 
     account: str
     campaign: str
@@ -143,7 +143,7 @@ class BatchFinished(msgspec.Struct, frozen=True):
     Attributes:
         account: account group ID.
         campaign: campaign ID.
-        leads: how many leads were asked for; of a stream, how many were read.
+        leads: how many different leads were asked for.
         failures: how many of them failed.
         stats: what it cost.
     """

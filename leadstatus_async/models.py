@@ -128,7 +128,8 @@ class LeadFailure(msgspec.Struct, frozen=True):
     @property
     def reason(self) -> str:
         """What failed, in the same words whatever the lead: `Counter(failure.reason for failure in ...)`."""
-        return getattr(self.error, "reason", None) or f"{type(self.error).__name__}: {self.error}"
+        ours = hasattr(self.error, "summary_of")  # others mean something else by the name
+        return getattr(self.error, "reason") if ours else f"{type(self.error).__name__}: {self.error}"  # noqa: B009
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain types: one line of a dead-letter file.
@@ -144,12 +145,20 @@ class LeadFailure(msgspec.Struct, frozen=True):
             "lead_id": _writable(self.lead_id),
             "error": _writable(f"{kind}: {error}"),
             "error_type": kind,
-            "http_status": getattr(error, "status", None),
-            "error_code": getattr(error, "code", None),
-            "trace_id": getattr(error, "trace_id", None),
-            "attempts": getattr(error, "attempts", None),
-            "retryable": getattr(error, "retryable", None),
+            "http_status": _fact(error, "status", int),
+            "error_code": _fact(error, "code", str),
+            "trace_id": _fact(error, "trace_id", str),
+            "attempts": _fact(error, "attempts", int),
+            "retryable": _fact(error, "retryable", bool),
         }
+
+
+def _fact(error: Exception, name: str, kind: type[object]) -> object:
+    """Return an attribute, if there is one and it is what it should be: errors may be anybody's."""
+    value = getattr(error, name, None)
+    if not isinstance(value, kind):
+        return None
+    return _writable(value) if isinstance(value, str) else value
 
 
 def _writable(text: str) -> str:

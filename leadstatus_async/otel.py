@@ -69,7 +69,6 @@ class OpenTelemetry:
         self._calls: dict[int, tuple[CallStarted, Span]] = {}  # under way
         self._rate: float | None = None
         self._paused_until = 0.0
-        self._outage: bool | None = None
         self._requests = meter.create_histogram(
             "leadstatus.request.duration",
             "s",
@@ -92,8 +91,8 @@ class OpenTelemetry:
         meter.create_observable_gauge(
             "leadstatus.paused", [self._observe_pause], "s", "Until the pause gate opens again"
         )
-        meter.create_observable_gauge(
-            "leadstatus.outage", [self._observe_outage], "1", "Whether the server seems down"
+        self._outage = meter.create_up_down_counter(
+            "leadstatus.outage", "{session}", "Sessions whose server seems down"
         )
 
     def __call__(self, event: Event) -> None:
@@ -114,7 +113,7 @@ class OpenTelemetry:
             case Paused(seconds=seconds):
                 self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             case OutageStarted() | OutageEnded():
-                self._outage = isinstance(event, OutageStarted)
+                self._outage.add(1 if isinstance(event, OutageStarted) else -1)
             case _:
                 pass
 
@@ -187,6 +186,3 @@ class OpenTelemetry:
 
     def _observe_pause(self, _: CallbackOptions) -> Iterable[Observation]:
         return [Observation(max(0.0, self._paused_until - time.monotonic()))]
-
-    def _observe_outage(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(int(bool(self._outage)))]

@@ -53,9 +53,9 @@ class PrometheusMetrics:
     | `leadstatus_leads_total`: of calls that are over | `outcome` ("answered", "failed") |
     | `leadstatus_call_duration_seconds` | `call` ("get_many", "get", "stream", "watch") |
     | `leadstatus_calls_in_flight` | `call` |
-    | `leadstatus_rate`: requests per second, as learned; NaN while nothing was | |
+    | `leadstatus_rate`: requests per second, as the last session learned; NaN while nothing was | |
     | `leadstatus_pauses_total`, `leadstatus_paused_seconds`: until the gate opens again | |
-    | `leadstatus_outage`: 1 while the server seems down | |
+    | `leadstatus_outage`: sessions whose server seems down | |
 
     Args:
         registry: that they are registered with, once; None for prometheus_client's own.
@@ -96,7 +96,7 @@ class PrometheusMetrics:
         self._pauses = Counter("leadstatus_pauses", "Times that the pause gate closed", registry=home)
         paused = Gauge("leadstatus_paused_seconds", "Until the pause gate opens again", registry=home)
         paused.set_function(lambda: max(0.0, self._paused_until - time.monotonic()))
-        self._outage = Gauge("leadstatus_outage", "1 while the server seems down", registry=home)
+        self._outage = Gauge("leadstatus_outage", "Sessions whose server seems down", registry=home)
 
     def __call__(self, event: Event) -> None:
         """Count an event."""
@@ -123,6 +123,6 @@ class PrometheusMetrics:
                 self._pauses.inc()
                 self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             case OutageStarted() | OutageEnded():
-                self._outage.set(isinstance(event, OutageStarted))
+                self._outage.inc(1 if isinstance(event, OutageStarted) else -1)
             case _:
                 pass

@@ -26,7 +26,7 @@ class BatchStats(Figures, frozen=True):
         splits: chunks cut in two because the server refused them whole.
         rate_limited: answers that were 429.
         foreign: rows for leads that were not asked for; dropped.
-        cached: leads that were answered from memory (`max_age`).
+        cached: positions that were answered from memory (`max_age`).
         waited: seconds that requests of this call spent in the queue, in pauses and in back-off.
         elapsed: seconds from call to result.
     """
@@ -49,7 +49,7 @@ class Progress(Figures, frozen=True):
         total: positions in all; None where not known yet.
         failed: positions whose outcome is a `LeadFailure`.
         requests: HTTP requests sent.
-        retries: requests sent again, for 429 too.
+        retries: requests sent again for any reason but 429.
     """
 
     done: int
@@ -81,8 +81,8 @@ class SessionStats(Figures, frozen=True):
         retries: requests sent again for any reason but 429.
         splits: chunks cut in two because the server refused them whole.
         rate_limited: answers that were 429.
-        leads: positions answered with a status.
-        failures: positions that ended as a `LeadFailure`.
+        leads: leads answered with a status by the server; duplicates in one list count once.
+        failures: leads that were asked for and ended as a `LeadFailure`.
         waited: seconds that requests spent in the queue, in pauses and in back-off.
         in_flight: requests on the wire now.
         queued: calls waiting for a permit now.
@@ -192,8 +192,11 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
                 `SessionClosedError`, `DeadlineExceededError`, else `BatchError`; `.result` is this.
         """
         failures = self.failures
-        if failures:
-            raise cast("_Summarizing", failures[0].error).summary_of(failures, self)
+        ours = [failure.error for failure in failures if hasattr(failure.error, "summary_of")]
+        if ours:
+            raise cast("_Summarizing", ours[0]).summary_of(failures, self)
+        if failures:  # of the caller's own making
+            raise ExceptionGroup(f"{len(failures)} leads failed", [failure.error for failure in failures])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return one flat row per position.

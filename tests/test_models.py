@@ -206,3 +206,24 @@ def test_failure_to_dict_can_be_encoded(lead_id):
     assert msgspec.json.encode(row)
     if not any("\ud800" <= character <= "\udfff" for character in lead_id):
         assert row["lead_id"] == lead_id
+
+
+def test_errors_of_anybodys_are_data_too():
+    """What they call by our names and is something else is left out; no encoder stumbles over it."""
+
+    class OddError(Exception):
+        retryable, attempts, code, status, trace_id = "yes", 1.5, 404, "no", "\ud83d"
+
+    row = LeadFailure("a", OddError("x")).to_dict()
+    assert row == {
+        "lead_id": "a",
+        "error": "OddError: x",
+        "error_type": "OddError",
+        "http_status": None,
+        "error_code": None,
+        "trace_id": "\\ud83d",
+        "attempts": None,
+        "retryable": None,
+    }
+    bad = UnicodeDecodeError("utf-8", b"x", 0, 1, "bad byte")
+    assert LeadFailure("a", bad).reason.startswith("UnicodeDecodeError: ")

@@ -167,7 +167,7 @@ def test_gauges_tell_what_is_known(backend):
     """The rate once it was learned, the rest of a pause, and whether there is an outage."""
     assert backend.values("leadstatus.rate") == {}
     assert backend.values("leadstatus.paused") == {(): 0.0}
-    assert backend.values("leadstatus.outage") == {(): 0}
+    assert backend.values("leadstatus.outage") == {}
     for event in (RateChanged(20.0, 7.5, "429"), Paused(30.0, "429"), Paused(1.0, "429"), OutageStarted("x")):
         backend.observe(event)
     assert backend.values("leadstatus.rate") == {(): 7.5}

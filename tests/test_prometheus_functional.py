@@ -78,8 +78,11 @@ def test_gauges_tell_what_is_known(scraped):
     assert scraped.one("leadstatus_rate") == 7.5
     assert 20 < scraped.one("leadstatus_paused_seconds") <= 30
     assert scraped.one("leadstatus_pauses_total") == 2
-    assert scraped.one("leadstatus_outage") == 1
+    scraped.observe(OutageStarted("of another session"))
+    assert scraped.one("leadstatus_outage") == 2
     scraped.observe(OutageEnded(3.0, answered=False))
+    assert scraped.one("leadstatus_outage") == 1
+    scraped.observe(OutageEnded(3.0, answered=True))
     scraped.observe(RateChanged(7.5, None, "none"))
     assert scraped.one("leadstatus_outage") == 0
     assert math.isnan(scraped.one("leadstatus_rate"))

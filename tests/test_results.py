@@ -371,6 +371,17 @@ def test_cause_reaches_the_caller():
     assert caught.value.exceptions[0].__cause__ is broken.__cause__
 
 
+def test_errors_of_anybodys_are_raised_too():
+    """Alone as a group of their own, with ours in a `BatchError`."""
+    strange = LeadFailure("s", ValueError("mine"))
+    with pytest.raises(ExceptionGroup, match="1 leads failed") as caught:
+        BatchResult([A, strange]).raise_for_failures()
+    assert caught.value.exceptions == (strange.error,)
+    with pytest.raises(BatchError) as caught:
+        BatchResult([strange, FAILED]).raise_for_failures()
+    assert [str(error) for error in caught.value.exceptions] == ["mine", "no row"]
+
+
 # Frames
 
 SCHEMA = {

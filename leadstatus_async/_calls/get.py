@@ -108,6 +108,7 @@ class _Batch:
         )
         self.job.done.add_done_callback(self._over)
         self.sent_at = now
+        self._served: dict[str, list[int]] = {}  # calls by lead, where observers want to know
         self._gets = gets
         if gets.core.cache is not None:
             gets.core.on_their_way.setdefault(gets.where.prefix, {})[self] = None
@@ -115,12 +116,26 @@ class _Batch:
     def admit(self, lead_id: str, waiters: dict[_Waiter, None]) -> None:
         self.waiting[lead_id] = waiters
         for waiter in waiters:
-            waiter.batch = self
-            if waiter.patience is not self.job.patience:  # as a rule it is, once the first one is in
-                self.job.patience = self.job.patience.with_that_of(waiter.patience)
+            self._serve(waiter)
 
-    def _calls(self) -> tuple[int, ...]:
-        return tuple(waiter.call_id for waiters in self.waiting.values() for waiter in waiters)
+    def _serve(self, waiter: _Waiter) -> None:
+        waiter.batch = self
+        if waiter.patience is not self.job.patience:  # as a rule it is, once the first one is in
+            self.job.patience = self.job.patience.with_that_of(waiter.patience)
+        if waiter.call_id:
+            self._served.setdefault(waiter.lead_id, []).append(waiter.call_id)
+
+    def take_along(self, waiter: _Waiter, since: float) -> bool:
+        """Take a waiter along whose lead is on its way, if that was sent since then and may take as long."""
+        waiters = self.waiting.get(waiter.lead_id)
+        if waiters is None or self.sent_at < since or self.job.patience.timeout < waiter.patience.timeout:
+            return False
+        waiters[waiter] = None
+        self._serve(waiter)
+        return True
+
+    def _calls(self, ids: Sequence[str]) -> tuple[int, ...]:
+        return tuple(call_id for lead_id in ids for call_id in self._served.get(lead_id, ()))
 
     def _deliver(self, _first: int, outcomes: Sequence[LeadStatus | LeadFailure]) -> None:
         for outcome in outcomes:
@@ -177,16 +192,18 @@ class Gets:
         """
         core = self.core
         waiter = _Waiter(lead_id, core.loop.create_future(), options.patience, call_id, core.loop.time())
+        on_its_way = options.max_age is not None and self._ride_along(waiter, waiter.began - options.max_age)
         seconds = options.deadline
         if seconds is not None:
             now = waiter.began
             deadline = Deadline(seconds, now + seconds)
-            if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
+            error = None if on_its_way else deadline.too_short(now, core.dispatcher.seconds_until(1))
+            if error is not None:
                 error.lead_ids = (lead_id,)
                 raise error
             waiter.deadline = deadline
             waiter.alarm = core.loop.call_at(deadline.at, self._ring, waiter, deadline)
-        if options.max_age is not None and self._ride_along(waiter, waiter.began - options.max_age):
+        if on_its_way:
             return waiter
         first = not self.waiting
         if first:
@@ -200,13 +217,7 @@ class Gets:
     def _ride_along(self, waiter: _Waiter, since: float) -> bool:
         """Wait for what is on its way and was sent since then, if the lead is asked for there."""
         batches = cast("dict[_Batch, None]", self.core.on_their_way.get(self.where.prefix, {}))
-        for batch in batches:
-            waiters = batch.waiting.get(waiter.lead_id)
-            if waiters is not None and batch.sent_at >= since:
-                waiters[waiter] = None
-                waiter.batch = batch
-                return True
-        return False
+        return any(batch.take_along(waiter, since) for batch in batches)
 
     def _ring(self, waiter: _Waiter, deadline: Deadline) -> None:
         never_asked = waiter.batch is None

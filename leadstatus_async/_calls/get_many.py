@@ -81,12 +81,12 @@ async def ask(
         options.patience,
         deliver,
         (core.total,),
-        lambda: (call.id,),
+        lambda _: (call.id,),
         now=started,
         deadline=None if seconds is None else Deadline(seconds, started + seconds),
     )
     job.trace_ids = []
-    job.tally.cached = len(folded.recalled)
+    job.tally.cached = folded.recalled
     job.backlog.add(asked, started)
     if reporter is not None:
         reporter.tally = job.tally
@@ -100,10 +100,11 @@ async def ask(
     finally:
         stats = job.tally.stats(core.loop.time() - started)
         call.cost(stats)
-        call.leads, call.failures = job.tally.leads + job.tally.failures, job.tally.failures  # so far
+        failures = folded.failed + job.tally.failures
+        call.so_far(folded.recalled + job.tally.leads + failures, failures)
     result = BatchResult(folded.unfold(outcomes), stats, job.trace_ids)
     failed = folded.failed or job.tally.failures
-    call.leads, call.failures = unanswered, len(result.failures) if failed else 0
+    call.so_far(unanswered, len(result.failures) if failed else 0)
     if failed and (options.on_error == "raise" or isinstance(job.error, SessionClosedError)):
         result.raise_for_failures()
     return result

@@ -84,7 +84,7 @@ class Reading:
         self._reader: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._ended = self._closed = False
-        self._refused = 0  # leads that cannot be asked for
+        self._settled = self._failed = 0  # leads that have their outcome
         self.quiet = False  # an error is on its way: what the source raises when it is closed is only logged
         self._reader_cut = False
         self._fault: BaseException | None = None  # the source's own
@@ -132,10 +132,8 @@ class Reading:
     def _account(self, call: Call) -> None:
         """Tell its call what became of it."""
         if self._job is not None:
-            tally = self._job.tally
-            call.failures = self._refused + tally.failures
-            call.leads = tally.leads + tally.cached + call.failures
-            call.cost(tally.stats(self._core.loop.time() - self._job.started))
+            call.leads, call.failures = self._settled, self._failed
+            call.cost(self._job.tally.stats(self._core.loop.time() - self._job.started))
 
     async def aclose(self) -> None:
         """End at once: nothing in flight, no reader, the source closed. Idempotent."""
@@ -167,7 +165,8 @@ class Reading:
         deadline, seconds = None, self._options.deadline
         if seconds is not None:
             deadline = Deadline(seconds, now + seconds)
-            if (error := deadline.too_short(now, core.dispatcher.seconds_until(1))) is not None:
+            error = deadline.too_short(now, core.dispatcher.seconds_until(1))
+            if error is not None and self._options.max_age is None:  # else perhaps nothing need be asked
                 raise error
         job = self._job = Job(
             self._where,
@@ -175,7 +174,7 @@ class Reading:
             self._options.patience,
             self._deliver,
             (core.total,),
-            lambda: (call.id,),
+            lambda _: (call.id,),
             now=now,
             deadline=deadline,
             context=self._context,
@@ -193,6 +192,9 @@ class Reading:
 
     def _deliver(self, first: int, outcomes: Sequence[Outcome]) -> None:
         settled = self._window.settle(first, outcomes)
+        self._settled += len(settled)
+        if self._job is not None and self._job.tally.failures:
+            self._failed += sum(not outcome.ok for outcome in settled)
         if self._reporter is not None:
             self._reporter.report(first, settled)
         self._news.set()
@@ -230,7 +232,10 @@ class Reading:
         size = self._block
         job.backlog.filling = True
         while not self._ended and window.space >= size and not job.done.done():
-            self._admit(job, self._read_block(size))
+            block = self._read_block(size)
+            self._admit(job, block)
+            if not (block or job.backlog.open) and self._reporter is not None:
+                self._reporter.tell()  # the total, which no outcome will
             if loop.time() - turn > _TURN:
                 dispatcher.go_on(job)
                 await asyncio.sleep(0)
@@ -289,7 +294,8 @@ class Reading:
         if known:
             remembered = sum(outcome.ok for outcome in known)
             job.tally.cached += remembered
-            self._refused += len(known) - remembered
+            self._settled += len(known)
+            self._failed += len(known) - remembered
             if self._reporter is not None:
                 self._reporter.report(0, known)
             self._news.set()

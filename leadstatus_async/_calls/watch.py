@@ -71,6 +71,7 @@ async def poll(
         while open_ids:
             started = loop.time()
             result = await ask(open_ids, call)
+            call.leads, call.failures = len(lead_ids), len(result.failures)
             if any(is_fatal(failure.error) for failure in result.failures):
                 result.raise_for_failures()
             open_ids = [
@@ -78,9 +79,7 @@ async def poll(
                 for outcome in result
                 if not (isinstance(outcome, LeadStatus) and returned_by("until", until(outcome)))
             ]
-            fresh = changes(seen, result)
-            call.leads = len(seen)
-            for outcome in fresh:
+            for outcome in changes(seen, result):
                 yield outcome
             if open_ids:
                 await sleep(started + interval - loop.time())

@@ -123,7 +123,7 @@ class Attempt:
             ruling = self._account(job, request, sent_at, came, answer)
         outcome = read.outcome
         if self._cache is not None and isinstance(outcome, Merged):
-            self._cache.learn(job.where.prefix, outcome.outcomes, self._loop.time())
+            self._cache.learn(job.where.prefix, outcome.outcomes, sent_at, self._loop.time())
         broken, slower = self._tell_limiter(received, outcome, ruling, sent_at)
         wanted = job.backlog.returned(request)
         failure = outcome if isinstance(outcome, Failure) else None
@@ -170,11 +170,11 @@ class Attempt:
             return self._judge(job, request, outcome, 0, now, sent_at)
         try:
             for _ in range(hidden):
-                self._observer.hidden_attempt(job.calls, job.where, len(request), request.attempts)
+                self._observer.hidden_attempt(job.calls, job.where, request.ids, request.attempts)
             self._observer.attempt_finished(
                 job.calls,
                 job.where,
-                len(request),
+                request.ids,
                 request.attempts,
                 status,
                 outcome.error if isinstance(outcome, Failure) else None,

@@ -22,16 +22,24 @@ class Cache:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: OrderedDict[tuple[str, str], tuple[float, LeadStatus]] = OrderedDict()
+        # When it was learned, when its request had been sent, and what it is.
+        self._kept: OrderedDict[tuple[str, str], tuple[float, float, LeadStatus]] = OrderedDict()
 
-    def learn(self, campaign: str, outcomes: Iterable[LeadStatus | LeadFailure], now: float) -> None:
-        """Remember the statuses among these outcomes of a campaign, learned now; never a failure."""
+    def learn(
+        self, campaign: str, outcomes: Iterable[LeadStatus | LeadFailure], sent_at: float, now: float
+    ) -> None:
+        """Remember the statuses among these outcomes of a campaign, learned now; never a failure.
+
+        An answer that was long on its way replaces none to a request that was sent later.
+        """
         kept = self._kept
         for outcome in outcomes:
             if isinstance(outcome, LeadStatus):
                 key = (campaign, outcome.lead_id)
-                kept[key] = (now, outcome)
-                kept.move_to_end(key)
+                before = kept.get(key)
+                if before is None or before[1] <= sent_at:
+                    kept[key] = (now, sent_at, outcome)
+                    kept.move_to_end(key)
         while len(kept) > self._size:
             kept.popitem(last=False)
 
@@ -42,4 +50,8 @@ class Cache:
         if found is None or found[0] < since:
             return None
         self._kept.move_to_end(key)
-        return found[1]
+        return found[2]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()

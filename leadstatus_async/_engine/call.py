@@ -64,6 +64,11 @@ class Call:
         self._kind: CallKind = kind
         self._began = 0.0
 
+    def so_far(self, leads: int, failures: int) -> None:
+        """Note how many leads have their outcome by now; the polls of a watch are no news of that."""
+        if self._kind != "watch":
+            self.leads, self.failures = leads, failures
+
     def cost(self, stats: BatchStats) -> None:
         """Note what it, or a part of it, has cost."""
         if self.stats is not None:
@@ -99,6 +104,9 @@ class _Unheard(Call):
     def __init__(self) -> None:
         self.id = self.leads = self.failures = 0
         self.stats = None
+
+    def so_far(self, leads: int, failures: int) -> None:
+        pass
 
     def cost(self, stats: BatchStats) -> None:
         pass

@@ -154,6 +154,8 @@ class Core:
         if self._loop is not None:
             self._check_loop()
         self.closed = True
+        if self.cache is not None:
+            self.cache.clear()
         if self._dispatcher is None:
             return
         self._closing.set()

@@ -38,7 +38,8 @@ class Source(Protocol):
     Attributes:
         context: what its requests run in.
         gathers: what it sends is put together when a permit is there and the loop's turn has ended.
-        impatient: somebody's web request waits behind it: it fails with the first failed probe.
+        impatient: it fails with the first failed probe: a web request waits behind it, or nothing of it is
+            to be sent again.
     """
 
     @property
@@ -84,7 +85,7 @@ class Job:
         patience: what each of its requests may take.
         deliver: takes the position of the first, and the outcomes of a run of neighbours.
         totals: figures to count along, such as the session's.
-        calls: returns the numbers of the calls that wait for it.
+        calls: returns the numbers of the calls that these leads are asked for.
         now: when it begins, in loop time.
         deadline: for everything, or None.
         until: the loop time until which anybody waits, None without end; by default that of the deadline.
@@ -108,7 +109,7 @@ class Job:
         patience: Patience,
         deliver: Deliver,
         totals: Iterable[Tally],
-        calls: Callable[[], tuple[int, ...]],
+        calls: Callable[[Sequence[str]], tuple[int, ...]],
         *,
         now: float,
         deadline: Deadline | None = None,
@@ -124,7 +125,7 @@ class Job:
         self.calls = calls
         self.deadline = deadline
         self.gathers = gathers
-        self.impatient = impatient
+        self.impatient = impatient or patience.max_attempts == 1
         self.backlog = Backlog(where, limits, growing=growing)
         self.tally = Tally()
         self.trace_ids: list[str] | None = None

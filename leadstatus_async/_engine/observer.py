@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from leadstatus_async import events
 from leadstatus_async._checks import returned_by
 from leadstatus_async._log import Log
+from leadstatus_async._state.health import Held
 from leadstatus_async._state.tally import Tally
 from leadstatus_async._steps.decide import Again, Throttled
 from leadstatus_async.errors import APIConnectionError
@@ -62,9 +63,9 @@ class Observer:
 
     def attempt_finished(
         self,
-        calls: Callable[[], tuple[int, ...]],
+        calls: Callable[[Sequence[str]], tuple[int, ...]],
         where: Endpoint,
-        leads: int,
+        ids: Sequence[str],
         attempt: int,
         status: int | None,
         error: BaseException | None,
@@ -75,14 +76,19 @@ class Observer:
         if self._callbacks:
             ended_by = error or sys.exception()
             name = None if ended_by is None else type(ended_by).__name__
-            self._attempt(calls(), where, leads, attempt, status, name, seconds, trace_id)
+            self._attempt(calls(ids), where, len(ids), attempt, status, name, seconds, trace_id)
 
     def hidden_attempt(
-        self, calls: Callable[[], tuple[int, ...]], where: Endpoint, leads: int, attempt: int
+        self,
+        calls: Callable[[Sequence[str]], tuple[int, ...]],
+        where: Endpoint,
+        ids: Sequence[str],
+        attempt: int,
     ) -> None:
         """Tell of a request that aiohttp sent besides, on a borrowed session (a3)."""
         if self._callbacks:
-            self._attempt(calls(), where, leads, attempt, None, APIConnectionError.__name__, 0.0, None)
+            error = APIConnectionError.__name__
+            self._attempt(calls(ids), where, len(ids), attempt, None, error, 0.0, None)
 
     def decided(
         self, where: Endpoint, leads: int, attempt: int, failure: Failure, verdict: Then | None
@@ -106,7 +112,7 @@ class Observer:
             trace_id=getattr(failure.error, "trace_id", None),
             delay=delay if when else None,
         )
-        if isinstance(verdict, Again | Throttled):
+        if isinstance(verdict, Again | Held | Throttled):
             self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
 
     def split(self, where: Endpoint, leads: int, status: int) -> None:

@@ -289,7 +289,7 @@ class Dispatcher:
             self.stop(job, own_copy(error))
         self._queue.clear()
         self._carry_out(self._health.close(self._loop.time()))
-        for worker in self._workers:
+        for worker in self._workers - self._cut.keys():
             self._cancel(worker)
         if self._workers:
             await asyncio.wait(set(self._workers))
@@ -326,7 +326,7 @@ class Dispatcher:
 
     def _cancel(self, worker: Worker, source: Source | None = None) -> None:
         worker.cancel()
-        self._cut[worker] = source
+        self._cut.setdefault(worker, source)
         self._leaves(worker)
 
     def _leaves(self, worker: Worker) -> None:

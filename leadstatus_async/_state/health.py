@@ -295,17 +295,21 @@ class Health:
             return None
         self._ends_at = min(self._ends_at, now + self._policy.max_outage)
         self._gets_until = min(self._gets_until, now + WEB_REQUEST)
-        if not wanted or failure.sort is not Sort.PASSING or not (was_probe or self._afforded()):
+        if not wanted or failure.sort is not Sort.PASSING:
             return None
-        if was_probe and self._outage.ever_answered:  # probes cost nothing, once the server has answered
-            request.attempts -= 1 + hidden
-        if begins and most > 1:  # whoever notices it is not to lose its leads for that
-            request.attempts = min(request.attempts, most - 1)
+        if most > 1:  # else it fails, whatever it was
+            if was_probe and self._outage.ever_answered:  # probes cost nothing, once the server has answered
+                request.attempts -= 1 + hidden
+            if begins:  # whoever notices it is not to lose its leads for that
+                request.attempts = min(request.attempts, most - 1)
         if request.final_attempt or request.attempts >= most:
             # While the server has never answered, probes are the attempts of one request; when they are
-            # spent, so is the outage.
-            lost = self._give_up(now) if was_probe else Ruling()
+            # spent, so is the outage. One of an impatient call fails alone.
+            patient = request.final_attempt or most >= self._policy.max_attempts
+            lost = self._give_up(now) if was_probe and patient else Ruling()
             return msgspec.structs.replace(lost, then=Fail())
+        if not (was_probe or self._afforded()):
+            return None
         request.retried = True
         gets = failure.error if was_probe and self._outage.announced else None
         return Ruling(Held(first=not self._outage.ever_answered), give_up_gets=gets)

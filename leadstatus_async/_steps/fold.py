@@ -30,14 +30,14 @@ class Folded:
         positions: the ID at each position; the `repr` of what is no str.
         settled: outcomes that are known without asking, by position.
         distinct: the IDs to ask for, in order of first appearance; None if those are all positions.
-        recalled: those that were settled from memory.
+        recalled: how many positions were settled from memory.
     """
 
     def __init__(self) -> None:
         self.positions: list[str] = []
         self.settled: dict[int, Outcome] = {}
         self.distinct: dict[str, None] | None = None
-        self.recalled: set[str] = set()
+        self.recalled = 0
         self._seen: set[str] = set()
 
     def add(self, block: list[object], *, max_id_bytes: int) -> list[BadId]:
@@ -58,7 +58,7 @@ class Folded:
                 status = None if at in self.settled else known(lead_id)
                 if status is not None:
                     self.settled[at] = status
-                    self.recalled.add(lead_id)
+                    self.recalled += 1
             yield
 
     def fold(self) -> Iterator[None]:

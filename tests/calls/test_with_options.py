@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 
 import pytest
 
@@ -14,6 +16,7 @@ from leadstatus_async import (
     LeadFailure,
     LeadStatusSession,
     RateLimitError,
+    RetryPolicy,
     ServerError,
 )
 from leadstatus_async.testing import FakeLeadStatusServer
@@ -88,22 +91,68 @@ def test_one_attempt_is_one_for_429_too():
     assert bulk[1] > 3
 
 
-def test_one_attempt_is_not_held_in_an_outage():
-    """What was in flight when the server went down fails at once, and is not asked again."""
+@pytest.mark.parametrize("lasts", [8, math.inf])
+def test_one_attempt_is_not_held_in_an_outage(lasts):
+    """What was in flight fails at once, what waits when a probe fails; nothing is sent twice, or for long."""
 
     async def calls(campaign):
         web = campaign.with_options(max_attempts=1)
+        await campaign.get("first")
+        await asyncio.sleep(1)
         return await asyncio.gather(
             timed(campaign.get_many([f"bulk{number}" for number in range(20)])),
-            *(timed(web.get_many([f"web{number}"])) for number in range(3)),
+            *(timed(web.get_many([f"web{number}"])) for number in range(12)),
         )
 
-    (bulk, *web), wire = asked(lambda sent: "503" if sent.at < 8 else "ok", calls, chunk_size=1)
-    assert bulk[0] is BatchError or bulk[0] is None
+    (bulk, *web), wire = asked(
+        lambda sent: "503" if 0.5 < sent.at < 1 + lasts else "ok", calls, chunk_size=1, concurrency=4
+    )
+    assert bulk[0] is (None if lasts == 8 else BatchError)
     for kind, seconds in web:
         assert kind is BatchError
-        assert seconds < 1
-    assert sum(sent.ids[0].startswith("web") for sent in wire.sent) == 3
+        assert seconds < 5
+    sent = Counter(sent.ids[0] for sent in wire.sent)
+    assert max(sent[f"web{number}"] for number in range(12)) == 1
+
+
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_impatient_calls_end_no_outage_for_others(most):
+    """While the server has never answered, they fail alone; a patient job waits for it."""
+
+    async def calls(campaign):
+        web = campaign.with_options(max_attempts=most)
+        return await asyncio.gather(
+            timed(campaign.get_many([f"bulk{number}" for number in range(500)])),
+            *(timed(web.get_many([f"web{number}"])) for number in range(5)),
+        )
+
+    (bulk, *web), _ = asked(lambda sent: "503" if sent.at < 4 else "ok", calls)
+    assert bulk[0] is None
+    assert {kind for kind, _ in web} <= {BatchError, None}
+
+
+def test_calls_that_retry_nothing_pay_for_no_retry():
+    """The budget is there for those who do, however an outage begins, and ends before it was one."""
+
+    def server(sent):
+        if sent.ids[0].startswith("web"):
+            return "ok" if sent.ids == ["web18"] else "503"
+        return "503" if sent.ids == ["late"] and [one.ids for one in wire.sent].count(["late"]) < 2 else "ok"
+
+    wire = Wire(server, latency=0.1)
+
+    async def main():
+        async with virtual_session(
+            wire, rate_limit=None, concurrency=32, retry=RetryPolicy(budget=13)
+        ) as session:
+            campaign = session.campaign("a", "c")
+            web = campaign.with_options(max_attempts=1)
+            await campaign.get("first")
+            await asyncio.gather(*(timed(web.get_many([f"web{number}"])) for number in range(19)))
+            await campaign.get("second")
+            return await campaign.get_many(["late"])
+
+    assert run(main).stats.retries == 1
 
 
 def test_gets_with_other_options_travel_together():

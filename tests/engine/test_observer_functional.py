@@ -18,6 +18,7 @@ from leadstatus_async import (
     ConfigurationError,
     DeadlineExceededError,
     LeadStatusSession,
+    PermissionDeniedError,
     RateLimit,
     SessionClosedError,
     events,
@@ -432,3 +433,106 @@ async def test_without_observers_no_call_is_told(server, make_session, monkeypat
     campaign = make_session().campaign("a", "c")
     assert (await campaign.get("a")).ok
     assert len(await campaign.get_many(["a"])) == 1
+
+
+def attempts_of(seen):
+    """Return how many leads each request asked for, the calls it served, and its error."""
+    return [
+        (event.leads, event.call_ids, event.error)
+        for event in seen
+        if isinstance(event, events.AttemptFinished)
+    ]
+
+
+async def test_a_part_of_a_request_names_its_own_calls(server, make_session):
+    """Halves serve the gets that are in them."""
+    seen = []
+    campaign = make_session(on_event=seen.append).campaign("a", "c")
+    server.bad_ids.add("bad")
+    await campaign.get("first")
+    del seen[:]
+    await asyncio.gather(*map(campaign.get, ["a", "bad", "c", "d"]), return_exceptions=True)
+    numbers = dict(
+        zip(["a", "bad", "c", "d"], sorted(start.call_id for start, _ in calls_of(seen)), strict=True)
+    )
+    asked = [request.lead_ids for request in server.requests[1:]]
+    assert asked[0] == ("a", "bad", "c", "d")
+    for (_, call_ids, _), ids in zip(attempts_of(seen), asked, strict=True):
+        assert call_ids == tuple(numbers[lead_id] for lead_id in ids)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline", "closed"])
+@pytest.mark.parametrize("kind", ["get", "get_many", "stream", "watch"])
+async def test_a_cut_request_is_over_before_its_call(server, make_session, how, kind):
+    """And names it, though nobody waits any more: that is the request which one looks for."""
+    seen = []
+    session = make_session(on_event=seen.append)
+    campaign = session.campaign("a", "c").with_options(deadline=0.1 if how == "deadline" else None)
+    server.fault("hang", times=None)
+    calls = {
+        "get": lambda: campaign.get("x"),
+        "get_many": lambda: campaign.get_many(["x"]),
+        "stream": lambda: anext(campaign.stream(["x"])),
+        "watch": lambda: anext(campaign.watch(["x"], interval=1)),
+    }
+    if (kind, how) == ("watch", "deadline"):
+        return  # it has none
+    task = asyncio.ensure_future(calls[kind]())
+    await server.wait_for_requests(1)
+    if how == "closed":
+        await session.aclose()
+    elif how == "cancelled":
+        task.cancel()
+    await asyncio.wait([task])
+    ((start, _),) = calls_of(seen)
+    assert attempts_of(seen) == [(1, (start.call_id,), "CancelledError")]
+    names = [type(event).__name__ for event in seen]
+    assert names.index("AttemptFinished") < names.index("CallFinished")
+
+
+async def test_figures_of_calls_that_were_cut_short(server, make_session):
+    """What was answered before counts; duplicates count at each position, as in a list."""
+    seen = []
+    session = make_session(on_event=seen.append, cache_size=9, chunk_size=1)
+    campaign = session.campaign("a", "c")
+    await campaign.get_many(["a", "b"])
+    assert len([one async for one in campaign.stream(["n", "n", "m"])]) == 3
+    server.set_status("w", "pending")
+    watch = campaign.watch(["w", "v"], interval=0.01, until=lambda status: status.lead_id == "v")
+    await anext(watch)
+    await anext(watch)
+    server.fault("hang", times=None)
+    watching = asyncio.ensure_future(anext(watch))
+    listing = asyncio.ensure_future(campaign.get_many(["a", "b", "new"], max_age=9.0))
+    await server.wait_for_requests(8)
+    for task in (watching, listing):
+        task.cancel()
+    await asyncio.wait([watching, listing])
+    _, stream, watched, listed = [end for _, end in calls_of(seen)]
+    assert (stream.leads, stream.failures) == (3, 0)
+    assert (watched.leads, watched.failures) == (2, 0)
+    assert (listed.leads, listed.stats.cached, listed.error) == (2, 2, "CancelledError")
+
+
+async def test_a_watch_that_is_refused_tells_of_all_its_leads(server, make_session):
+    """Those that were settled before, too."""
+    seen = []
+    campaign = make_session(on_event=seen.append).campaign("a", "c")
+    server.script("ok", "403")
+    with pytest.raises(PermissionDeniedError):
+        async for _ in campaign.watch(["a", "b", "z"], interval=0.01, until=lambda one: one.lead_id != "z"):
+            pass
+    ((_, end),) = calls_of(seen)
+    assert (end.leads, end.failures, end.error) == (3, 1, "PermissionDeniedError")
+
+
+async def test_what_an_outage_holds_is_told_to_be_sent_again(server, make_session):
+    """As a retry with a back-off is: as many events as the statistics have retries."""
+    seen = []
+    campaign = make_session(on_event=seen.append, chunk_size=1).campaign("a", "c")
+    await campaign.get("first")
+    server.script(*["503"] * 8)
+    result = await campaign.get_many(leads(12))
+    assert any(isinstance(event, events.OutageStarted) for event in seen)
+    told = [event for event in seen if isinstance(event, events.RetryScheduled)]
+    assert len(told) == result.stats.retries == 8

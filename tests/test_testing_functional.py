@@ -1042,6 +1042,16 @@ async def test_a_client_that_leaves_while_held(server):
     assert server.requests[0].status is None
 
 
+async def test_what_has_arrived_is_not_held(server):
+    """A request that is on its way when `hold` comes is answered in its time."""
+    server.latency = 0.01
+    call = asyncio.create_task(ask(server))
+    await server.wait_for_requests(1)
+    server.hold()
+    async with asyncio.timeout(PATIENCE):
+        assert (await call).status == 200
+
+
 async def test_latency(server):
     """Each answer takes so long, and requests on other connections do not wait for each other."""
     server.latency = 0.05
@@ -1123,6 +1133,8 @@ async def test_a_port_that_was_taken():
         other.listen()
         with pytest.raises(OSError, match="in use"):
             await server.start()
+    with server:  # it was not started, so that it can be in whatever way
+        assert (await ask(server)).status == 200
     async with server:
         assert (await ask(server)).status == 200
 

@@ -93,20 +93,19 @@ class Connection(asyncio.Protocol):
         self._last = True
         self.send(page(status))
 
-    def send(self, reply: Reply) -> int | None:
-        """Write a reply in its way, all but dripping ones, and return the status that went out."""
+    def send(self, reply: Reply) -> None:
+        """Write a reply in its way, all but dripping ones."""
         if reply.how == "hang":
-            return None
+            return
         if reply.how in ("reset", "disconnect"):
             self.drop("reset" if reply.how == "reset" else "close")
-            return None
+            return
         body = reply.body[: len(reply.body) // 2] if reply.how == "cut" else reply.body
         self._transport.write(write_head(reply, closes=self._last) + body)
         self._finish()
         self.stale = reply.how == "stale"
         if reply.how in ("cut", "until-close", "garbage"):
             self.drop()
-        return None if reply.how == "garbage" else reply.status
 
     async def drip(self, reply: Reply, interval: float) -> None:
         """Write a reply byte by byte, so many seconds apart."""

@@ -1,7 +1,7 @@
 """What has arrived at the fake server: each request, how many there were, and how fast they came.
 
-A request is written down when it arrives and completed when it is answered. All times are loop times,
-seconds as float.
+A request is written down when it arrives and completed just before it is answered. All times are loop
+times, seconds as float.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ReceivedRequest:
     """A request as it came, and what became of it.
 
     Attributes:
-        at: loop time of its arrival.
+        at: time of its arrival, by the clock of the server's event loop.
         method: "GET", or what should have been it.
         target: path and query as sent.
         account, campaign, lead_ids: as read from the target; empty where it names no such thing.
@@ -70,22 +70,34 @@ class Log:
             if count <= self.count and not waiter.done():
                 waiter.set_result(None)
 
-    async def wait(self, count: int) -> None:
-        """Wait until so many have arrived, counted from the first."""
+    async def wait(self, count: int, seconds: float | None = None) -> None:
+        """Wait until so many have arrived, counted from the first, but no longer than so many seconds."""
         if self.count >= count:
             return
         entry = (count, asyncio.get_running_loop().create_future())
         self._waiting.add(entry)
         try:
-            await entry[1]
+            async with asyncio.timeout(seconds):
+                await entry[1]
+        except TimeoutError:
+            raise TimeoutError(f"{self.count} of {count} requests have come in {seconds:g} s") from None
         finally:
             self._waiting.discard(entry)
+
+    def close(self) -> None:
+        """Let nobody wait any longer: no more will come."""
+        for count, waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(
+                    RuntimeError(f"the fake server was closed when {self.count} of {count} requests had come")
+                )
 
     def peak(self, per: float) -> int:
         """Return the most arrivals within any window of `per` seconds, its end not included."""
         first = most = 0
-        for last, at in enumerate(self._times):
-            while at - self._times[first] >= per:
+        times = self._times[:]  # others may arrive meanwhile
+        for last, at in enumerate(times):
+            while at - times[first] >= per:
                 first += 1
             most = max(most, last - first + 1)
         return most

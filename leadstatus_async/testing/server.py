@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from leadstatus_async.testing._faulting import Faulting
 from leadstatus_async.testing._http import read_target
 from leadstatus_async.testing._leads import Leads
 from leadstatus_async.testing._listener import Listener
 from leadstatus_async.testing._log import Log, ReceivedRequest
+from leadstatus_async.testing._thread import Deed, Home
 from leadstatus_async.testing.faults import Asked, Fault, Reply, fault, page, refusal
 from leadstatus_async.testing.quota import headers_of
 
@@ -29,12 +31,21 @@ if TYPE_CHECKING:
     from leadstatus_async.testing._http import Head
     from leadstatus_async.testing.quota import Limit
 
+_NO_STATUS = ("reset", "disconnect", "garbage")  # ways of answering without one
+
 
 class FakeLeadStatusServer:
-    """The endpoint, on loopback; use it as an async context manager, or `start` and `aclose` it.
+    """The endpoint, on loopback: in the running event loop by `async with`, in a thread of its own by `with`.
 
         async with FakeLeadStatusServer() as server:
             session = LeadStatusSession("sk_test", base_url=server.url)
+
+        with FakeLeadStatusServer() as server:
+            subprocess.run([...], env={"SONARLY_BASE_URL": server.url, ...})
+
+    All methods may be called from any thread. Those that take time are awaited where an event loop runs,
+    whether it is the server's or another, and have done it when they return where none does. Only `url`
+    may be used in other processes.
 
     Statuses are a fixed function of the lead ID unless set. What a request is answered is decided when
     it arrives: first by the rate limit, then by the faults, then by what is asked. The options from
@@ -97,6 +108,7 @@ class FakeLeadStatusServer:
         self._faulting = Faulting(faults_every or {})
         self._log = Log(keep=keep_requests)
         self._listener = Listener(self._arrive, self._forget)
+        self._home = Home()
         self._open: dict[Connection, asyncio.Task[None] | None] = {}  # where a request is in flight
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: asyncio.Event | None = None
@@ -111,37 +123,75 @@ class FakeLeadStatusServer:
             RuntimeError: the server has not been started.
         """
         if not self._listener.port:
-            raise RuntimeError("the server has no URL before it is started: use `async with`, or `start()`")
+            raise RuntimeError("the server has no URL before it is started: use `with` or `async with`")
         return f"http://127.0.0.1:{self._listener.port}{self._prefix}"
 
     async def start(self) -> Self:
-        """Listen on a free port, and return the server."""
-        await self._listener.start()
+        """Listen on a free port in the running event loop, and return the server.
+
+        Raises:
+            RuntimeError: it was started in another event loop, and is not closed.
+        """
+        await self._start()
         return self
 
-    async def start_listening(self) -> None:
+    def start_listening(self) -> Deed:
         """Listen again, on the same port as before. Does nothing if it listens."""
-        await self._listener.start()
+        return self._home.do(self._start)
 
-    async def stop_listening(self) -> None:
+    def stop_listening(self) -> Deed:
         """Refuse new connections and drop those there are, as a server does that goes down."""
-        await self._listener.stop()
-        await self._settle()
+        return self._home.do(self._stop) if self._home.entered else Deed()
 
-    async def aclose(self) -> None:
-        """Close the server and every connection. Idempotent."""
-        await self._listener.close()
-        await self._settle()
+    def aclose(self) -> Deed:
+        """Close the server and every connection; in a thread of its own, that too. Idempotent."""
+        if self._home.close(self._close):  # a thread: a matter of a millisecond, in an event loop too
+            return Deed()
+        return self._home.do(self._close) if self._home.entered else Deed()
+
+    async def _start(self) -> None:
+        new = self._home.enter()
+        try:
+            async with self._home.turn:
+                await self._listener.start()
+        except BaseException:
+            if new:
+                self._home.leave()
+            raise
+
+    async def _stop(self) -> None:
+        async with self._home.turn:
+            await self._listener.stop()
+            await self._settle()
+
+    async def _close(self) -> None:
+        async with self._home.turn:
+            await self._listener.close()
+            await self._settle()
+        self._log.close()
+        self._home.leave()
 
     async def _settle(self) -> None:
         if self._tasks:  # cancelled, but not yet gone
             await asyncio.wait(self._tasks)
 
+    def __enter__(self) -> Self:
+        self._home.open(self._start, self._close)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._home.forked:
+            self._home.close(self._close)
+
     async def __aenter__(self) -> Self:
         return await self.start()
 
     async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        if not self._home.forked:
+            await self._close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a FakeLeadStatusServer cannot be pickled or copied: hand its url to other processes")
 
     # What it answers
 
@@ -173,7 +223,8 @@ class FakeLeadStatusServer:
         Raises:
             ValueError: for an unknown name.
         """
-        self._faulting.script(*faults)
+        with self._home:
+            self._faulting.script(*faults)
 
     def fault(
         self,
@@ -192,42 +243,57 @@ class FakeLeadStatusServer:
         Raises:
             ValueError: for an unknown name.
         """
-        self._faulting.add(name, times, when)
+        with self._home:
+            self._faulting.add(name, times, when)
 
     def clear_faults(self) -> None:
         """Answer well from now on. What hangs goes on hanging."""
-        self._faulting.clear()
+        with self._home:
+            self._faulting.clear()
 
     def hold(self) -> None:
         """Answer nothing that arrives from now on until `release`, so that requests stay in flight."""
-        self._held = self._held or asyncio.Event()
+        with self._home:
+            self._held = self._held or asyncio.Event()
 
     def release(self) -> None:
         """Answer what is held, and go on."""
-        if self._held is not None:
-            self._held.set()
-            self._held = None
+        with self._home:
+            held, self._held = self._held, None
+        if held is not None:
+            self._home.soon(held.set)
 
     # What it has seen
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """The requests that have arrived, in order; none with `keep_requests=False`."""
-        return self._log.requests
+        """The requests that have arrived until now, in order; none with `keep_requests=False`."""
+        with self._home:
+            return self._log.requests.copy()
 
     @property
     def count(self) -> int:
         """How many requests have arrived since the server was made."""
-        return self._log.count
+        with self._home:
+            return self._log.count
 
     @property
     def connections(self) -> int:
         """How many connections are open now."""
         return len(self._listener.connections)
 
-    async def wait_for_requests(self, count: int) -> None:
-        """Wait until so many requests have arrived since the server was made."""
-        await self._log.wait(count)
+    def wait_for_requests(self, count: int, *, timeout: float | None = None) -> Deed:
+        """Wait until so many requests have arrived since the server was made.
+
+        Args:
+            count: how many.
+            timeout: seconds after which to give up; None for never.
+
+        Raises:
+            TimeoutError: they have not come in time.
+            RuntimeError: the server was closed meanwhile.
+        """
+        return self._home.do(partial(self._log.wait, count, timeout))
 
     def peak_rate(self, per: float = 1.0) -> int:
         """Return the most requests that arrived within any window of `per` seconds."""
@@ -237,17 +303,18 @@ class FakeLeadStatusServer:
 
     def _arrive(self, connection: Connection, head: Head) -> None:
         request = self._received(connection, head)
-        self._log.add(request)
-        self._open[connection] = None
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        if connection.stale:
-            request.fault = "stale-keep-alive"
-            self._answer(connection, request, Reply(how="disconnect"))
-            return
-        reply = self._reply(request)
-        if self.latency or self._held is not None or reply.how == "drip":
-            task = asyncio.create_task(self._answer_later(connection, request, reply))
+        with self._home.lock:  # whoever sees the request knows its fault
+            self._log.add(request)
+            self._open[connection] = None
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
+            if connection.stale:
+                request.fault, reply = "stale-keep-alive", Reply(how="disconnect")
+            else:
+                reply = self._reply(request)
+            held = self._held
+        if not connection.stale and (self.latency or held is not None or reply.how == "drip"):
+            task = asyncio.create_task(self._answer_later(connection, request, reply, held))
             self._open[connection] = task
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -267,8 +334,9 @@ class FakeLeadStatusServer:
             connection=connection.number,
         )
 
-    async def _answer_later(self, connection: Connection, request: ReceivedRequest, reply: Reply) -> None:
-        held = self._held
+    async def _answer_later(
+        self, connection: Connection, request: ReceivedRequest, reply: Reply, held: asyncio.Event | None
+    ) -> None:
         if self.latency:
             await asyncio.sleep(self.latency)
         if held is not None:
@@ -282,9 +350,11 @@ class FakeLeadStatusServer:
         connection.go_on()
 
     def _answer(self, connection: Connection, request: ReceivedRequest, reply: Reply) -> None:
-        request.status = connection.send(reply)
+        # Noted down first: who gets the answer in another thread may look at once.
         if reply.how != "hang":
             self._end(connection)
+            request.status = None if reply.how in _NO_STATUS else reply.status
+        connection.send(reply)
 
     def _end(self, connection: Connection) -> None:
         del self._open[connection]
@@ -309,7 +379,7 @@ class FakeLeadStatusServer:
         return replace(reply, headers={**headers_of(limit, decision, datetime.now(UTC)), **reply.headers})
 
     def _admitted(self, request: ReceivedRequest) -> Reply:
-        met = self._faulting.meet(request, self.count)
+        met = self._faulting.meet(request, self._log.count)
         if met is not None:
             request.fault, make = met
             return make(self._asked(request))
@@ -325,7 +395,7 @@ class FakeLeadStatusServer:
 
     @property
     def _trace_id(self) -> str:
-        return f"trace-{self.count}"
+        return f"trace-{self._log.count}"
 
     def _asked(self, request: ReceivedRequest) -> Asked:
         authorization = request.headers.get("authorization", "")

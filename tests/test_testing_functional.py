@@ -1163,6 +1163,19 @@ async def test_a_connection_accepted_too_late():
     assert (gone, listener.connections) == ([connection], set())
 
 
+async def test_closed_while_a_connection_is_accepted():
+    """What the loop has accepted, and not yet made a connection, is gone too when aclose returns."""
+    server = await FakeLeadStatusServer().start()
+    with socket.socket() as client:
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        for _ in range(2):  # seen by the loop; then accepted, which leaves the rest to a task
+            await asyncio.sleep(0)
+        await server.aclose()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
 # Rate limits
 
 

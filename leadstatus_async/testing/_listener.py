@@ -7,6 +7,7 @@ that connections are refused and nobody else can be met there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -75,12 +76,17 @@ class Listener:
 
     async def _close(self, server: asyncio.Server) -> None:
         self._server, self._listening = None, False
+        # What the loop has accepted becomes a connection in its next turn. If the server is closed by then
+        # asyncio loses the socket (3.11 to 3.13 at least), so it accepts nothing more for a turn.
+        for listening in server.sockets:
+            with contextlib.suppress(NotImplementedError):  # Windows' own loop
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0)
         server.close()
-        ended = [connection.ended for connection in self.connections]
         for connection in self.connections:
             connection.drop("abort")
-        if ended:
-            await asyncio.wait(ended)
+        if self.connections:
+            await asyncio.wait([connection.ended for connection in self.connections])
         await server.wait_closed()
 
     def _give_up_port(self) -> None:

@@ -20,7 +20,7 @@ from leadstatus_async._state.stated import Stated
 from leadstatus_async._state.throttle import ThrottleRun
 from leadstatus_async._steps.decide import stated_pause
 from leadstatus_async._steps.headers import RateHint
-from leadstatus_async.testing.quota import Decision, FixedWindow, SlidingWindow, TokenBucket
+from leadstatus_async.testing.quota import ConcurrencyLimit, Decision, FixedWindow, SlidingWindow, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,20 +104,21 @@ class Chance:
 
 
 @dataclass
-class AtOnce:
+class AtOnce(ConcurrencyLimit):
     """A server that works on so many requests at once, and refuses others without delay."""
 
-    most: int
     _ends: list[float] = field(default_factory=list[float])
 
     def admit(self, now: float) -> Decision:
         """Decide about a request that comes at `now`; `works` tells how long it stays."""
-        self._ends = [end for end in self._ends if end > now]
-        return Decision(admitted=len(self._ends) < self.most, retry_after=1.0)
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
+            self.ended()
+        return super().admit(now)
 
     def works(self, until: float) -> None:
         """Be busy until then with the request that was admitted last."""
-        self._ends.append(until)
+        heapq.heappush(self._ends, until)
 
 
 @dataclass

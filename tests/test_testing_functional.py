@@ -940,6 +940,71 @@ async def test_headers_are_logged(server):
     assert server.requests[0].headers == {"x-one": "1, 2", "empty": ""}
 
 
+# What was scripted and not met
+
+
+@pytest.mark.parametrize(
+    ("script", "faults", "asked", "left"),
+    [
+        ((), [], 1, []),
+        (("500", None), [], 2, []),
+        (("500", None), [], 1, ["script: 1 left: 'ok'"]),
+        (("500", "ok", Fault(418)), [], 0, ["script: 3 left: '500', 'ok', 'Fault(418)'"]),
+        ((), [("500", 3)], 3, []),
+        ((), [("500", 3)], 1, ["fault('500', times=3): 2 left"]),
+        ((), [("500", None)], 1, []),
+        ((), [("500", None)], 0, ["fault('500', times=None): met by no request"]),
+        ((), [("500", 0)], 0, []),
+        (("404",), [("500", 1), ("502", 2)], 3, ["fault('502', times=2): 1 left"]),
+        (("404",), [("500", 1)], 0, ["script: 1 left: '404'", "fault('500', times=1): 1 left"]),
+    ],
+)
+async def test_check_names_what_was_not_met(server, script, faults, asked, left):
+    """A rest of the script, good answers too, and of each rule; a rule without end is to be met once."""
+    server.script(*script)
+    for name, times in faults:
+        server.fault(name, times=times)
+    for _ in range(asked):
+        await ask(server)
+    if left:
+        message = "\n  ".join([f"faults that no request met, after {asked} requests:", *left])
+        with pytest.raises(AssertionError, match=re.escape(message) + "$"):
+            server.check()
+        server.clear_faults()
+    server.check()
+
+
+async def test_check_leaves_out_what_is_sprinkled():
+    """`faults_every` is met by whom it hits; a condition that never held is named."""
+    async with FakeLeadStatusServer(faults_every={"500": 1000}) as server:
+        server.check()
+        server.fault("404", when=lambda request: "other" in request.lead_ids)
+        await ask(server)
+        with pytest.raises(AssertionError, match=r"fault\('404', times=1\): 1 left"):
+            server.check()
+
+
+async def test_strict():
+    """At the end of either block, if it ended well, what was not met is an error; the server is closed."""
+    server = FakeLeadStatusServer(strict=True)
+    with pytest.raises(AssertionError, match="'reset'"):
+        async with server:
+            server.script("reset")
+    assert (server._listener.connections, server._home.entered) == (set(), False)
+    with pytest.raises(AssertionError, match="'reset'"), server:
+        pass
+    server.strict = False
+    with server:
+        pass
+    server.strict = True
+    with pytest.raises(ValueError, match="of the block"):
+        async with server:
+            raise ValueError("of the block")
+    server.clear_faults()
+    async with server:
+        pass
+
+
 # The log, holding and waiting
 
 

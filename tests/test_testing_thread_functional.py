@@ -278,7 +278,7 @@ def test_started_twice():
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_an_exception_in_the_block(error):
     """It goes on as it is; the server is closed."""
-    with pytest.raises(error), FakeLeadStatusServer() as server:
+    with pytest.raises(error), FakeLeadStatusServer(strict=True) as server:
         server.script("500")
         raise error
     assert not listens(server)
@@ -523,7 +523,7 @@ def test_many_threads_at_once(monkeypatch, debug):
     """Nothing is lost or seen half done, though threads ask, script, hold, stop and look as they please."""
     monkeypatch.setenv("PYTHONASYNCIODEBUG", debug)  # in which asyncio refuses calls from other threads
     threads, times = 6, 40
-    with FakeLeadStatusServer() as server:
+    with FakeLeadStatusServer(strict=True) as server:
         going = True
 
         def client(number):
@@ -611,7 +611,7 @@ from urllib.parse import urlsplit
 from leadstatus_async.testing import FakeLeadStatusServer
 
 child = False
-with FakeLeadStatusServer() as server:
+with FakeLeadStatusServer(strict=True) as server:
     server.script("500")
     pid = os.fork()
     if pid == 0:
@@ -620,7 +620,7 @@ with FakeLeadStatusServer() as server:
         client.request("GET", "/")
         assert client.getresponse().status == 500
         client.close()
-        for use in "count requests stop_listening aclose clear_faults hold release".split():
+        for use in "count requests stop_listening aclose check clear_faults hold release".split():
             try:
                 what = getattr(server, use)
                 callable(what) and what()

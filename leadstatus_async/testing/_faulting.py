@@ -25,14 +25,14 @@ Make = Callable[[Asked], Reply]
 class _Rule:
     name: str
     make: Make
-    left: int | None
+    times: int | None
     when: Callable[[ReceivedRequest], bool] | None
+    met: int = 0
 
     def meets(self, request: ReceivedRequest) -> bool:
-        if self.left == 0 or (self.when is not None and not self.when(request)):
+        if self.met == self.times or (self.when is not None and not self.when(request)):
             return False
-        if self.left is not None:
-            self.left -= 1
+        self.met += 1
         return True
 
 
@@ -81,6 +81,17 @@ class Faulting:
         self._script.clear()
         self._rules.clear()
         self._sprinkled.clear()
+
+    def unmet(self) -> list[str]:
+        """Return what is left of the script, and of each rule, in words."""
+        rest = [repr(step[0] if step else "ok") for step in self._script]
+        lines = [f"script: {len(rest)} left: {', '.join(rest)}"] if rest else []
+        for rule in self._rules:
+            if rule.times is None and not rule.met:
+                lines.append(f"fault({rule.name!r}, times=None): met by no request")
+            elif rule.times is not None and rule.met < rule.times:
+                lines.append(f"fault({rule.name!r}, times={rule.times}): {rule.times - rule.met} left")
+        return lines
 
     def meet(self, request: ReceivedRequest, number: int) -> tuple[str, Make] | None:
         """Return the fault that a request meets, by name and in deed, and use it up."""

@@ -66,6 +66,7 @@ class FakeLeadStatusServer:
         path_prefix: what comes before `/v1`.
         drip_interval: seconds between two bytes of "slow-drip".
         keep_requests: keep the log of requests; off for millions.
+        strict: `check()` at the end of the block, unless it raised; an attribute, too.
 
     Attributes:
         in_flight: requests that have arrived and are not answered.
@@ -93,6 +94,7 @@ class FakeLeadStatusServer:
         path_prefix: str = "",
         drip_interval: float = 0.01,
         keep_requests: bool = True,
+        strict: bool = False,
     ) -> None:
         self.api_key = api_key
         self.revoked_keys, self.bad_ids = set(revoked_keys), set(bad_ids)
@@ -102,6 +104,7 @@ class FakeLeadStatusServer:
         self.too_long = too_long
         self.latency, self.drip_interval = latency, drip_interval
         self.rate_limit = rate_limit
+        self.strict = strict
         self.in_flight = self.max_in_flight = 0
         self._prefix = path_prefix.rstrip("/")
         self._leads = Leads(status_of)
@@ -180,16 +183,18 @@ class FakeLeadStatusServer:
         self._home.open(self._start, self._close)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._home.forked:
             self._home.close(self._close)
+            self._check_at_end(kind)
 
     async def __aenter__(self) -> Self:
         return await self.start()
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._home.forked:
             await self._close()
+            self._check_at_end(kind)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a FakeLeadStatusServer cannot be pickled or copied: hand its url to other processes")
@@ -248,9 +253,25 @@ class FakeLeadStatusServer:
             self._faulting.add(name, times, when)
 
     def clear_faults(self) -> None:
-        """Answer well from now on. What hangs goes on hanging."""
+        """Answer well from now on, and let `check` forget what was left. What hangs goes on hanging."""
         with self._home:
             self._faulting.clear()
+
+    def check(self) -> None:
+        """Check that all that was scripted was met: by `script`, good answers too, and by `fault`.
+
+        Raises:
+            AssertionError: something was not; the message says what, and how much of it.
+        """
+        with self._home:
+            unmet = self._faulting.unmet()
+        if unmet:
+            lines = "\n  ".join(unmet)
+            raise AssertionError(f"faults that no request met, after {self.count} requests:\n  {lines}")
+
+    def _check_at_end(self, kind: type[BaseException] | None) -> None:
+        if self.strict and kind is None:
+            self.check()
 
     def hold(self) -> None:
         """Answer nothing that arrives from now on until `release`, so that requests stay in flight."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -44,6 +45,39 @@ async def test_snippets_run_as_they_stand(server, code, notebook):
     )  # fmt: skip
     _, err = await process.communicate()
     assert process.returncode == 0, err.decode()
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """Write down the examples of the guide to testing, each under the name that its fence gives it."""
+    text = (ROOT / "docs/testing.md").read_text()
+    for name, code in re.findall(r"```python (\w+\.py)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(code)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    return tmp_path
+
+
+STRICT = "-oasyncio_default_fixture_loop_scope=function"
+
+
+@pytest.mark.parametrize(
+    ("options", "passed"),
+    [([STRICT], 11), (["-pno:asyncio", "test_anyio.py"], 1), ([STRICT, "-n2"], 11)],
+    ids=["strict", "anyio alone", "xdist"],
+)
+def test_the_guide_to_testing_runs(examples, options, passed):
+    """Its examples are tests that pass, in strict mode, with anyio's plugin alone and in two processes."""
+    pytest.importorskip("fastapi.testclient")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *options],
+        cwd=examples,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert f"{passed} passed in" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -469,6 +469,23 @@ def test_callbacks_use_the_server():
         assert tasks[0].done()
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ValueError])
+def test_a_callback_that_raises(error):
+    """Whatever it is costs that connection, and not the server."""
+
+    def status_of(lead_id):
+        if lead_id == "bad":
+            raise error
+
+    with FakeLeadStatusServer(status_of=status_of) as server:
+        asked = in_thread(ask, server, "bad")
+        server.wait_for_requests(1)
+        assert ask(server) == 200
+        server.stop_listening()
+        assert asked() is None
+        assert server.in_flight == 0
+
+
 def test_options_change_at_any_time():
     """What is set between two requests holds for the second one."""
     with FakeLeadStatusServer() as server:

@@ -203,7 +203,11 @@ class Home:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.get_loop().run_forever()
+        stopped = False
+        while not stopped:
+            with suppress(SystemExit, KeyboardInterrupt):  # of a callback: asyncio lets them out of the loop
+                runner.get_loop().run_forever()
+                stopped = True
 
 
 def _wait(future: Future[None]) -> None:

@@ -411,8 +411,9 @@ def _summary(failures: list[LeadFailure], result: BatchResult[Any]) -> LeadStatu
         f"{len(same)} {kind.__name__}" for (kind, _), same in islice(distinct.items(), _KINDS_SHOWN)
     )
     more = ", ..." if len(distinct) > _KINDS_SHOWN else ""
+    others = "the others are in .result, " if len(failures) < len(result) else ""
     return BatchError(
-        f"{len(failures)} of {len(result)} leads failed ({kinds}{more}); the others are in .result, "
+        f"{len(failures)} of {len(result)} leads failed ({kinds}{more}); {others}"
         "campaign.retry(error.result) asks again for the failed ones",
         [for_caller(same, None) for same in distinct.values()],
         result=result,

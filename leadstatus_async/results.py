@@ -82,7 +82,7 @@ class SessionStats(Figures, frozen=True):
         splits: chunks cut in two because the server refused them whole.
         rate_limited: answers that were 429.
         leads: leads answered with a status by the server; duplicates in one list count once.
-        failures: leads that were asked for and ended as a `LeadFailure`.
+        failures: leads that ended without one, of gets too; not those that cannot be asked for at all.
         waited: seconds that requests spent in the queue, in pauses and in back-off.
         in_flight: requests on the wire now.
         queued: calls waiting for a permit now.
@@ -214,7 +214,8 @@ class BatchResult(Sequence[OutcomeT_co], Generic[OutcomeT_co]):
         """Return the rows of `to_dicts` as a `pyarrow.Table`, for polars, pandas, duckdb and Parquet.
 
         Its schema is the same whatever came: texts, but for `has_pending_approval` and `retryable` (bool),
-        `http_status` and `attempts` (int64).
+        `http_status` and `attempts` (int64). Give constructors this and not the result, which they would take
+        for a column of objects.
 
         Raises:
             ImportError: pyarrow is not there; it comes with `leadstatus-async[arrow]`.

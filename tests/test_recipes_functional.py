@@ -287,6 +287,24 @@ async def test_worker_idle(server):
     assert {row["lead_id"]: "error" in row for row in rows} == {IDS[0]: False, IDS[1]: True, IDS[2]: False}
 
 
+async def test_worker_tries_again_later(server):
+    """What may help is tried again, some times; what came of it at last is told once."""
+    server.fault("bad-row", times=2)
+    async with running("worker.py", "a", "c", server=server, stdin=IDS[0], LATER="0.01") as worker:
+        row = json.loads(await worker.out.readline())
+        server.fault("bad-row", times=None)
+        status, out, _ = await worker.ends(signal.SIGTERM)
+    assert (status, out) == (0, [])
+    assert row == server.expected(IDS[0]).to_dict()
+    assert server.count == 3
+    before = server.count
+    async with running("worker.py", "a", "c", server=server, stdin=IDS[0], LATER="0.01") as worker:
+        row = json.loads(await worker.out.readline())
+        await worker.ends(signal.SIGTERM)
+    assert (row["error_type"], row["retryable"]) == ("ResponseDecodeError", True)
+    assert server.count - before == 5
+
+
 async def test_worker_stops_when_refused(server):
     """A refused key ends the worker with status 1 and every job still in the queue."""
     server.fault("401", times=None)

@@ -1,4 +1,4 @@
-"""A worker over a queue: one lead per job, stopped by SIGTERM or Ctrl-C, drained, nothing lost.
+"""A worker over a queue: one lead per job, tried again later, stopped by SIGTERM or Ctrl-C, nothing lost.
 
 Jobs that wait together share requests, so single jobs cost no more than batches. On SIGTERM no new
 request begins; what is under way has DRAIN seconds to finish; what it did not get done stays in the
@@ -11,30 +11,28 @@ is left to stderr. The exit status is 1 if the API refused the key or the campai
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
+from collections import Counter
 
-from leadstatus_async import (
-    Campaign,
-    LeadFailure,
-    LeadStatusError,
-    LeadStatusSession,
-    RateLimit,
-    SessionClosedError,
-)
-from leadstatus_async.errors import is_fatal
+from leadstatus_async import Campaign, LeadFailure, LeadStatusError, LeadStatusSession, RateLimit
+from leadstatus_async.errors import SessionClosedError, is_fatal
 
 DRAIN = float(os.environ.get("DRAIN", "20.0"))
 WORKERS = 200  # two full requests' worth of jobs under way
+TRIES, LATER = 5, float(os.environ.get("LATER", "5.0"))  # a get gives an outage up within five seconds
 
 Queue = asyncio.Queue[str | None]
+tries = Counter[str]()
 
 
 async def work(queue: Queue, campaign: Campaign, stop: asyncio.Event) -> bool:
     """Do jobs until told to stop; returns whether the API is willing to answer at all."""
     while (lead_id := await queue.get()) is not None:
+        tries[lead_id] += 1
         try:
             outcome = await campaign.get(lead_id)
         except LeadStatusError as error:
@@ -43,6 +41,11 @@ async def work(queue: Queue, campaign: Campaign, stop: asyncio.Event) -> bool:
                 queue.put_nowait(lead_id)
                 stop.set()
                 return closed
+            if error.retryable and tries[lead_id] < TRIES:
+                queue.put_nowait(lead_id)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), LATER)
+                continue
             print(json.dumps(LeadFailure(lead_id, error).to_dict()), flush=True)
         else:
             print(json.dumps(outcome.to_dict()), flush=True)

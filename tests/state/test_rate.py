@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from leadstatus_async._state.rate import Controller
@@ -411,15 +411,30 @@ def test_steps_are_worth_telling():
         max_size=80,
     ),
 )
+@example(  # one a minute, which is kept to: a little less than a cut would go down to
+    1.0,
+    [
+        (200, 0.0, 0.0, None),
+        (429, 22.0, 0.0, None),
+        (429, 69.0, 0.0, None),
+        (200, 0.0, 1.0, None),
+        (200, 1.0, 0.0, None),
+        (429, 20.0, 0.0, None),
+        (429, 40.0, 0.0, None),
+        (200, 0.0, 1.0, None),
+    ],
+)
 def test_whatever_is_observed(configured, steps):
     """The rate stays above nought and within the configured one, and a 429 never raises it."""
     controller = Controller(configured)
-    now = 0.0
+    now, least = 0.0, min(configured, 1 / 60)
     for status, gap, latency, hint in steps:
         before = controller.rate
         now += gap
         controller.observe(now, status, now - latency, hint)
-        assert min(configured, 1 / 60) <= controller.rate <= configured
+        if controller.kept_to is not None:  # a limit that is known, however slow it is
+            least = min(least, 0.98 * controller.kept_to.rate)
+        assert least <= controller.rate <= configured
         assert math.isfinite(controller.rate)
         assert (controller.rate < configured) == bool(controller.reason)
         assert controller.ceiling is None or controller.ceiling > 0

@@ -82,7 +82,7 @@ class SessionStats(Figures, frozen=True):
         splits: chunks cut in two because the server refused them whole.
         rate_limited: answers that were 429.
         leads: leads answered with a status by the server; duplicates in one list count once.
-        failures: leads that ended without one, of gets too; not those that cannot be asked for at all.
+        failures: leads that were asked for and ended as a `LeadFailure`; not gets that ran out of time.
         waited: seconds that requests spent in the queue, in pauses and in back-off.
         in_flight: requests on the wire now.
         queued: calls waiting for a permit now.

@@ -199,7 +199,6 @@ class Gets:
             deadline = Deadline(seconds, now + seconds)
             error = None if on_its_way else deadline.too_short(now, core.dispatcher.seconds_until(1))
             if error is not None:
-                core.total.failures += 1
                 error.lead_ids = (lead_id,)
                 raise error
             waiter.deadline = deadline
@@ -221,7 +220,6 @@ class Gets:
         return any(batch.take_along(waiter, since) for batch in batches)
 
     def _ring(self, waiter: _Waiter, deadline: Deadline) -> None:
-        self.core.total.failures += 1
         never_asked = waiter.batch is None
         waiter.too_late(deadline.passed(self.core.dispatcher.needed(1) if never_asked else None))
 
@@ -287,7 +285,6 @@ class Gets:
     def give_up(self, error: LeadStatusError) -> None:
         """Fail everybody who waits here."""
         waiting, self.waiting = self.waiting, {}
-        self.core.total.failures += len(waiting)
         self._forget()
         for lead_id, waiters in waiting.items():
             for waiter in waiters:
@@ -299,7 +296,6 @@ class Gets:
         for waiter in [waiter for waiters in self.waiting.values() for waiter in waiters]:
             error = waiter.deadline.too_short(now, needed) if waiter.deadline else None
             if error is not None:
-                self.core.total.failures += 1
                 waiter.too_late(error)
 
 

@@ -85,7 +85,7 @@ class RawServer:
         except (
             asyncio.IncompleteReadError,
             asyncio.LimitOverrunError,
-            ConnectionError,
+            OSError,
             asyncio.CancelledError,
         ):
             pass

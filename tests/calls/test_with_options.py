@@ -126,7 +126,7 @@ def test_impatient_calls_end_no_outage_for_others(most):
             *(timed(web.get_many([f"web{number}"])) for number in range(5)),
         )
 
-    (bulk, *web), _ = asked(lambda sent: "503" if sent.at < 4 else "ok", calls)
+    (bulk, *web), _ = asked(lambda sent: "503" if sent.at < 2 else "ok", calls)
     assert bulk[0] is None
     assert {kind for kind, _ in web} <= {BatchError, None}
 

@@ -174,7 +174,7 @@ def test_gets_are_told_while_the_server_states_a_long_pause():
 def test_a_right_limit_is_never_refused(rate, burst, kind):
     """Whatever kind of server counts, at most so many go in any window, and at least 95% of them do."""
     together = max(1, rate // 2) if burst else None
-    lasting = min(20, 5000 // rate)
+    lasting = min(20, 3000 // rate)
     for seed in SEEDS:
 
         async def main(seed=seed):

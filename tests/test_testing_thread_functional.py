@@ -682,6 +682,15 @@ async def test_a_forked_child_of_a_loop():
         server._home._process -= 1
 
 
+def test_a_forked_child_leaves_the_block():
+    """Without harm to the thread, which is its parent's."""
+    with FakeLeadStatusServer() as server:
+        server._home._process += 1  # as a child would see it
+        server.__exit__(None)
+        server._home._process -= 1
+        assert server.count == 0
+
+
 def test_left_open():
     """A process that forgets to close one ends all the same, and quietly."""
     code = (

@@ -86,11 +86,10 @@ class Log:
 
     def close(self) -> None:
         """Let nobody wait any longer: no more will come."""
-        for count, waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(
-                    RuntimeError(f"the fake server was closed when {self.count} of {count} requests had come")
-                )
+        for count, waiter in [entry for entry in self._waiting if not entry[1].done()]:
+            waiter.set_exception(
+                RuntimeError(f"the fake server was closed when {self.count} of {count} requests had come")
+            )
 
     def peak(self, per: float) -> int:
         """Return the most arrivals within any window of `per` seconds, its end not included."""

@@ -176,8 +176,7 @@ class FakeLeadStatusServer:
         self._home.leave()
 
     async def _settle(self) -> None:
-        if self._tasks:  # cancelled, but not yet gone
-            await asyncio.wait(self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # cancelled, but not yet gone
 
     def __enter__(self) -> Self:
         self._home.open(self._start, self._close)

@@ -19,6 +19,7 @@ from leadstatus_async import (
     RetryPolicy,
     ServerError,
 )
+from leadstatus_async._state.patience import Patience
 from leadstatus_async.testing import FakeLeadStatusServer
 from tests.virtual_session import Wire, virtual_session
 from tests.virtual_time import run
@@ -268,3 +269,9 @@ def test_a_long_pause_is_a_calls_own_failure():
 
     (kind, _), _ = asked(lambda sent: "429 Retry-After 300", calls)
     assert kind is RateLimitError
+
+
+def test_the_most_patient_is_most_patient_in_each_respect():
+    """Timeout and attempts may be those of different gets."""
+    assert Patience(2.0, 1).with_that_of(Patience(1.0, 5)) == Patience(2.0, 5)
+    assert Patience(1.0, 1).with_that_of(Patience(2.0, 5)) == Patience(2.0, 5)

@@ -289,7 +289,7 @@ class Dispatcher:
             self.stop(job, own_copy(error))
         self._queue.clear()
         self._carry_out(self._health.close(self._loop.time()))
-        for worker in self._workers - self._cut.keys():
+        for worker in self._workers:  # again, if it was cut before and has swallowed that
             self._cancel(worker)
         if self._workers:
             await asyncio.wait(set(self._workers))

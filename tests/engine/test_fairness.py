@@ -309,6 +309,29 @@ def test_a_request_that_swallows_its_cancellation_ends_its_worker():
     run(main)
 
 
+def test_a_request_that_swallowed_its_cancellation_is_cut_again_by_the_end_of_the_session():
+    """Closing does not wait for what a hook of a lent session does instead."""
+
+    class Stubborn(Wire):
+        async def send(self, target, seconds=None):
+            try:
+                return await super().send(target, seconds)
+            except asyncio.CancelledError:
+                await asyncio.sleep(3600)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        session = virtual_session(Stubborn(lambda sent: "hang"), rate_limit=None)
+        with pytest.raises(DeadlineExceededError):
+            await session.campaign("a", "c").get_many(["x"], deadline=1.0)
+        began = loop.time()
+        await session.aclose()
+        assert loop.time() - began < 1
+        assert session._core.idle
+
+    run(main)
+
+
 def test_a_stream_asks_in_full_requests_while_its_consumer_is_slow():
     """What it reads ahead is bounded, and so are its requests; nothing waits for the slow one but its own."""
 

@@ -207,8 +207,10 @@ async def socket_story(seed: int) -> None:
                 max_delay=0.01,
                 max_outage=dice.choice([0, 0.3]),
             ),
+            cache_size=dice.choice([0, 10, 500]),
         )
-        calls = [asyncio.create_task(_call(session, dice, number)) for number in range(dice.choice([1, 4]))]
+        callers = dice.choice([1, 4, 8])
+        calls = [asyncio.create_task(_call(session, dice, number % 4)) for number in range(callers)]
         async with asyncio.timeout(30):
             if dice.random() < 0.3:
                 await asyncio.sleep(dice.random() / 10)
@@ -231,6 +233,11 @@ async def socket_story(seed: int) -> None:
 
 async def _call(session, dice, number):
     campaign = session.campaign("a", f"c{number}")
+    if dice.random() < 0.5:
+        age = dice.choice([None, 0.0, 0.05, 60.0]) if session._core.cache is not None else None
+        campaign = campaign.with_options(
+            timeout=dice.choice([0.05, 0.5]), max_attempts=dice.choice([1, 4]), max_age=age
+        )
     ids = [f"c{number}x{dice.randrange(80)}" for _ in range(dice.choice([1, 20, 120]))]
     kind = dice.choice(["get_many", "get", "stream"])
     try:

@@ -54,12 +54,13 @@ class Folded:
     def recall(self, known: Callable[[str], LeadStatus | None]) -> Iterator[None]:
         """Settle what is known without asking; yields where others may have their turn."""
         for first in range(0, len(self.positions), BLOCK):
+            if first:
+                yield
             for at, lead_id in enumerate(self.positions[first : first + BLOCK], first):
                 status = None if at in self.settled else known(lead_id)
                 if status is not None:
                     self.settled[at] = status
                     self.recalled += 1
-            yield
 
     def fold(self) -> Iterator[None]:
         """Find the distinct IDs, once all is added; yields where others may have their turn."""

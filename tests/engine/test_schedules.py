@@ -22,7 +22,14 @@ from leadstatus_async import (
     RetryPolicy,
     SessionClosedError,
 )
-from leadstatus_async.events import AttemptFinished, BatchFinished, OutageEnded, OutageStarted
+from leadstatus_async.events import (
+    AttemptFinished,
+    BatchFinished,
+    CallFinished,
+    CallStarted,
+    OutageEnded,
+    OutageStarted,
+)
 from leadstatus_async.limiter import TokenBucketLimiter
 from tests.virtual_session import Wire, virtual_session
 from tests.virtual_time import lateness, run
@@ -88,8 +95,21 @@ class Story:
             ),
             retry=RetryPolicy(max_attempts=dice.choice([1, 3, 5]), max_outage=dice.choice([0, 5, 60])),
             on_event=self.seen.append,
+            cache_size=(size := dice.choice([0, 0, 5, 200])),
         )
+        self.ages = [None, None, 0.0, 1.0, 60.0] if size else [None]
         self.campaigns = [self.session.campaign("a", f"c{number}") for number in range(2)]
+
+    def campaign(self):
+        """Return a campaign, now and then with options of its own."""
+        campaign, dice = self.dice.choice(self.campaigns), self.dice
+        if dice.random() < 0.7:
+            return campaign
+        return campaign.with_options(
+            timeout=dice.choice([0.2, 2.0, 60.0]),
+            max_attempts=dice.choice([1, 2, 9]),
+            max_age=dice.choice(self.ages),
+        )
 
     def leads(self):
         """Return some leads; now and then one twice, or one that cannot be asked for."""
@@ -100,7 +120,8 @@ class Story:
         """Ask for a list; whether it raises or collects, there is an outcome for each position."""
         on_error = self.dice.choice(["raise", "collect"])
         try:
-            result = await campaign.get_many(ids, on_error=on_error, deadline=deadline)
+            age = self.dice.choice(self.ages)
+            result = await campaign.get_many(ids, on_error=on_error, deadline=deadline, max_age=age)
         except LeadStatusError as error:
             result = getattr(error, "result", None)
         except BatchError as error:
@@ -117,7 +138,8 @@ class Story:
 
     async def get(self, campaign, ids, deadline):
         """Gather single ones."""
-        gets = (campaign.get(lead_id, deadline=deadline) for lead_id in ids)
+        ages = self.ages
+        gets = (campaign.get(lead_id, deadline=deadline, max_age=self.dice.choice(ages)) for lead_id in ids)
         for lead_id, outcome in zip(ids, await asyncio.gather(*gets, return_exceptions=True), strict=True):
             assert isinstance(outcome, LeadStatus | LeadStatusError), outcome
             assert not isinstance(outcome, LeadStatus) or outcome.lead_id == lead_id
@@ -127,6 +149,7 @@ class Story:
         got, leave = [], self.dice.choice([None, None, 3])
         options = {"ordered": self.dice.random() < 0.7, "max_buffered": self.dice.choice([None, 7])}
         options |= {"on_error": self.dice.choice(["raise", "collect"]), "deadline": deadline}
+        options["max_age"] = self.dice.choice(self.ages)
         source = self.later(ids) if self.dice.random() < 0.5 else iter(ids)
         try:
             async with campaign.stream(source, **options) as stream:
@@ -157,7 +180,7 @@ class Story:
             for _ in range(dice.choice([3, 12])):
                 kind = dice.choice([self.get_many, self.get, self.stream])
                 deadline = dice.choice([None, None, 0.3, 4.0])
-                call = kind(dice.choice(self.campaigns), self.leads(), deadline)
+                call = kind(self.campaign(), self.leads(), deadline)
                 self.calls.append(asyncio.create_task(call))
                 await asyncio.sleep(dice.choice([0, 0, 0.05, 1.0]))
                 if dice.random() < 0.25:
@@ -184,6 +207,16 @@ class Story:
         assert self.session.limiter.granted == len(self.wire.sent), "each token was used or given back"
         assert stats.in_flight == stats.queued == self.wire.in_flight == 0
         assert told[OutageStarted] == told[OutageEnded]
+        under_way = set()
+        for event in self.seen:
+            if isinstance(event, CallStarted):
+                under_way.add(event.call_id)
+            elif isinstance(event, CallFinished):
+                under_way.remove(event.call_id)
+                assert 0 <= event.failures <= event.leads
+            elif isinstance(event, AttemptFinished):
+                assert event.call_ids
+        assert not under_way
         finished = [event for event in self.seen if isinstance(event, BatchFinished)]
         assert sum(event.failures for event in finished) == stats.failures
         assert sum(event.stats.requests for event in finished) == stats.requests

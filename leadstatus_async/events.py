@@ -19,6 +19,12 @@ import msgspec
 
 from leadstatus_async.results import BatchStats  # noqa: TC001 - so that type hints resolve
 
+REQUEST_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Bounds of a histogram of `AttemptFinished.seconds`: up to the default `timeout`."""
+
+CALL_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+"""Bounds of a histogram of `CallFinished.seconds`: of a web request, and of a bulk job."""
+
 CallKind = Literal["get_many", "get", "stream", "watch"]
 """What was called; `retry` is a `get_many`."""
 

@@ -128,8 +128,9 @@ class LeadFailure(msgspec.Struct, frozen=True):
     @property
     def reason(self) -> str:
         """What failed, in the same words whatever the lead: `Counter(failure.reason for failure in ...)`."""
-        ours = hasattr(self.error, "summary_of")  # others mean something else by the name
-        return getattr(self.error, "reason") if ours else f"{type(self.error).__name__}: {self.error}"  # noqa: B009
+        error: Any = self.error
+        ours = hasattr(error, "summary_of")  # others mean something else by the name
+        return error.reason if ours else f"{type(error).__name__}: {error}"
 
     def to_dict(self) -> dict[str, Any]:
         r"""Return plain types: one line of a dead-letter file.

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from leadstatus_async._version import __version__
 from leadstatus_async.events import (
+    CALL_SECONDS,
+    REQUEST_SECONDS,
     AttemptFinished,
     BatchFinished,
     CallFinished,
@@ -41,9 +43,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from leadstatus_async.events import Event
-
-_REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds, up to the timeout
-_CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
 
 class OpenTelemetry:
@@ -73,13 +72,13 @@ class OpenTelemetry:
             "leadstatus.request.duration",
             "s",
             "From sending a request to the end of its answer",
-            explicit_bucket_boundaries_advisory=_REQUEST_BUCKETS,
+            explicit_bucket_boundaries_advisory=REQUEST_SECONDS,
         )
         self._durations = meter.create_histogram(
             "leadstatus.call.duration",
             "s",
             "From the beginning of a call to its end",
-            explicit_bucket_boundaries_advisory=_CALL_BUCKETS,
+            explicit_bucket_boundaries_advisory=CALL_SECONDS,
         )
         self._in_flight = meter.create_up_down_counter("leadstatus.calls.active", "{call}", "Calls under way")
         self._leads = meter.create_counter("leadstatus.leads", "{lead}", "Leads of calls that are over")

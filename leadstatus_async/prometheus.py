@@ -13,6 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from leadstatus_async.events import (
+    CALL_SECONDS,
+    REQUEST_SECONDS,
     AttemptFinished,
     BatchFinished,
     CallFinished,
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from leadstatus_async.events import CallKind, Event
-
-_REQUEST_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds, up to the timeout
-_CALL_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
 
 class PrometheusMetrics:
@@ -75,7 +74,7 @@ class PrometheusMetrics:
         self._durations = Histogram(
             "leadstatus_request_duration_seconds",
             "From sending a request to the end of its answer",
-            buckets=_REQUEST_BUCKETS,
+            buckets=REQUEST_SECONDS,
             registry=home,
         )
         self._retries = Counter("leadstatus_retries", "Requests to be sent again", ["error"], registry=home)
@@ -87,7 +86,7 @@ class PrometheusMetrics:
             "leadstatus_call_duration_seconds",
             "From the beginning of a call to its end",
             ["call"],
-            buckets=_CALL_BUCKETS,
+            buckets=CALL_SECONDS,
             registry=home,
         )
         self._in_flight = Gauge("leadstatus_calls_in_flight", "Calls under way", ["call"], registry=home)

@@ -93,7 +93,6 @@ class _Batch:
 
     def __init__(self, gets: Gets, now: float, since: float) -> None:
         self.waiting: Waiting = {}
-        self._dispatcher = gets.core.dispatcher
         self.job = Job(
             gets.where,
             gets.core.limits,
@@ -142,7 +141,7 @@ class _Batch:
             for waiter in self.waiting.pop(outcome.lead_id, ()):
                 waiter.settle(outcome)
         if not self.waiting and self.job.backlog.open:  # who waited for the rest has left
-            self._dispatcher.drop(self.job)
+            self._gets.core.dispatcher.drop(self.job)
 
     def _until(self) -> float | None:
         deadlines = [waiter.deadline for waiters in self.waiting.values() for waiter in waiters]

@@ -124,10 +124,8 @@ class Reading:
                 self.quiet = True
                 raise
             finally:
-                try:
-                    await self.aclose()
-                finally:
-                    self._account(call)
+                self._account(call)
+                await self.aclose()
 
     def _account(self, call: Call) -> None:
         """Tell its call what became of it."""

@@ -19,6 +19,7 @@ from leadstatus_async.models import LeadFailure
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from leadstatus_async._engine.observer import CallsOf
     from leadstatus_async._state.deadline import Deadline
     from leadstatus_async._state.patience import Patience
     from leadstatus_async._state.request import Request
@@ -109,7 +110,7 @@ class Job:
         patience: Patience,
         deliver: Deliver,
         totals: Iterable[Tally],
-        calls: Callable[[Sequence[str]], tuple[int, ...]],
+        calls: CallsOf,
         *,
         now: float,
         deadline: Deadline | None = None,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from leadstatus_async.models import LeadFailure, LeadStatus
     from leadstatus_async.results import BatchStats
 
+    CallsOf = Callable[[Sequence[str]], tuple[int, ...]]  # the numbers of those that ask for certain leads
+
 logger = Log("leadstatus_async")
 
 WhatT = TypeVar("WhatT")
@@ -63,7 +65,7 @@ class Observer:
 
     def attempt_finished(
         self,
-        calls: Callable[[Sequence[str]], tuple[int, ...]],
+        calls: CallsOf,
         where: Endpoint,
         ids: Sequence[str],
         attempt: int,
@@ -80,7 +82,7 @@ class Observer:
 
     def hidden_attempt(
         self,
-        calls: Callable[[Sequence[str]], tuple[int, ...]],
+        calls: CallsOf,
         where: Endpoint,
         ids: Sequence[str],
         attempt: int,
@@ -96,8 +98,8 @@ class Observer:
         """Tell what becomes of a request that failed."""
         error = type(failure.error).__name__
         what = type(verdict).__name__.lower()
-        delay = verdict.delay if isinstance(verdict, Again) else 0.0
-        when = f" in {delay:.2f} s" if isinstance(verdict, Again) else ""
+        delay = verdict.delay if isinstance(verdict, Again) else None
+        when = "" if delay is None else f" in {delay:.2f} s"
         logger.info(
             "%d leads, attempt %d: %s -> %s%s",
             leads,
@@ -110,10 +112,11 @@ class Observer:
             attempt=attempt,
             status=getattr(failure.error, "status", None),
             trace_id=getattr(failure.error, "trace_id", None),
-            delay=delay if when else None,
+            delay=delay,
         )
         if isinstance(verdict, Again | Held | Throttled):
-            self._emit(events.RetryScheduled, where.account, where.campaign, leads, attempt, error, delay)
+            facts = (leads, attempt, error, delay or 0.0)
+            self._emit(events.RetryScheduled, where.account, where.campaign, *facts)
 
     def split(self, where: Endpoint, leads: int, status: int) -> None:
         """Tell that a request was cut since it was refused for what it holds."""

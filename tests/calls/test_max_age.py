@@ -23,6 +23,7 @@ from leadstatus_async import (
     SessionClosedError,
 )
 from leadstatus_async._engine.cache import Cache
+from leadstatus_async._steps.fold import BLOCK
 from tests.virtual_session import START, Wire, virtual_session
 from tests.virtual_time import run
 
@@ -189,6 +190,32 @@ def test_what_is_all_known_costs_nothing(ordered):
 
     assert len(asked(calls, cache_size=5000)) == 25
     assert [(one.done, one.total) for one in told] == [(2500, 2500)]
+
+
+def test_others_have_their_turn_while_a_long_list_is_recalled():
+    """One in each of three walks over it, for every few thousand leads: checked, recalled, folded."""
+    ids, known = [f"k{number}" for number in range(3 * BLOCK)], []
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def calls(campaign):
+        nonlocal turns
+        await campaign.get_many(ids)
+        async with asyncio.TaskGroup() as group:
+            other = group.create_task(others())
+            await asyncio.sleep(0)
+            turns = 0
+            known.extend(await campaign.get_many(ids, max_age=60.0))
+            other.cancel()
+
+    asked(calls, cache_size=len(ids))
+    assert [status.lead_id for status in known] == ids
+    assert turns >= 3 + 2 + 2
 
 
 def test_progress_of_a_retry_counts_what_was_answered():

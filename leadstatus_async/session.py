@@ -191,6 +191,11 @@ class LeadStatusSession:
         )
 
     @property
+    def outage(self) -> bool:
+        """Whether the API is held to be down now: nothing but probes is sent. For health checks."""
+        return self._core.outage
+
+    @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
         return self._core.closed

@@ -62,7 +62,7 @@ STRICT = "-oasyncio_default_fixture_loop_scope=function"
 
 @pytest.mark.parametrize(
     ("options", "passed"),
-    [([STRICT], 11), (["-pno:asyncio", "test_anyio.py"], 1), ([STRICT, "-n2"], 11)],
+    [([STRICT], 12), (["-pno:asyncio", "test_anyio.py"], 1), ([STRICT, "-n2"], 12)],
     ids=["strict", "anyio alone", "xdist"],
 )
 def test_the_guide_to_testing_runs(examples, options, passed):

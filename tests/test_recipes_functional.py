@@ -146,7 +146,8 @@ async def test_a_page_that_is_reloaded_costs_one_request(server):
         async with client.get("/healthz") as response:
             health = await response.json()
     assert server.count == 1
-    assert (health["stats"]["requests"], health["stats"]["leads"]) == (1, 1)
+    stats = health["stats"]
+    assert (stats["requests"], stats["leads"], health["outage"]) == (1, 1, False)
     assert health["limit"]["rate"] == 20
 
 

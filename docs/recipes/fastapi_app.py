@@ -55,7 +55,8 @@ async def many(account: str, campaign: str, lead_ids: list[str], request: Reques
 @app.get("/healthz")
 async def healthz(request: Request) -> Any:
     session = request.state.session
-    return {"stats": session.stats.to_dict(), "limit": session.rate_limit_state.to_dict()}
+    stats, limit = session.stats.to_dict(), session.rate_limit_state.to_dict()
+    return {"outage": session.outage, "stats": stats, "limit": limit}  # an outage is the API's, not ours
 
 
 @app.exception_handler(LeadStatusError)

@@ -97,6 +97,11 @@ class Core:
         return self._dispatcher.in_flight if self._dispatcher else 0
 
     @property
+    def outage(self) -> bool:
+        """Whether an outage stops sending."""
+        return self._dispatcher is not None and self._dispatcher.outage
+
+    @property
     def idle(self) -> bool:
         """Whether no call has left anything behind."""
         engine = self._dispatcher is None or self._dispatcher.idle

@@ -124,6 +124,11 @@ class Dispatcher:
         return self._attempt.in_flight
 
     @property
+    def outage(self) -> bool:
+        """Whether nothing but probes may go out."""
+        return self._health.stopped
+
+    @property
     def cutting(self) -> bool:
         """Whether any worker has been cut off and is not gone yet."""
         return bool(self._cut)

@@ -99,6 +99,25 @@ async def live_through(kind, chunks, options, seed):
     assert back - BACK <= 5
 
 
+def test_a_session_tells_of_an_outage():
+    """While it lasts, from the failure that began it to the answer that ends it; a health check can tell."""
+
+    async def main():
+        wire, told = Wire(down("502-html")), []
+        async with virtual_session(wire, rate_limit=RateLimit(40)) as session:
+            await session.campaign("a", "c").get("warm")
+            told.append(session.outage)
+            await at(DOWN)
+            job = asyncio.create_task(session.campaign("a", "c").get_many(leads(8000)))
+            await at(DOWN + 2)
+            told.append(session.outage)
+            await job
+            told.append(session.outage)
+        assert told == [False, True, False]
+
+    run(main)
+
+
 @pytest.mark.parametrize("kind", ["404-html", "401-html", "405-html", "507", "530"])
 def test_half_a_second_of_pages_costs_no_lead(kind):
     """A proxy that answers for the API in mid-job is a passing trouble, whatever its page says."""

@@ -174,7 +174,7 @@ def test_a_retry_that_would_come_too_late_fails_with_its_own_error(deadline):
     """And not with the deadline's, nor at it."""
 
     async def main():
-        wire = Wire(lambda sent: "500")
+        wire = Wire(lambda sent: "500", latency=1e-6)  # so that no retry is cut off in flight
         loop = asyncio.get_running_loop()
         policy = RetryPolicy(base_delay=10.0, max_attempts=2, max_outage=0)
         async with virtual_session(wire, retry=policy) as session:

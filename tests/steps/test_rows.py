@@ -59,7 +59,7 @@ DAMAGES = {
     "no comma": b' "latestStep": "x"',
     "single quotes": b", 'a': 'b'",
     "nested": b', "meta": {"a": [{"b": "\n"}, "}"]}',
-    "deeply nested": b', "meta": ' + b"[" * 5000 + b"]" * 5000,
+    "deeply nested": b', "meta": ' + b"[" * 20_000 + b"]" * 20_000,
 }
 
 

@@ -191,6 +191,11 @@ class LeadStatusSession:
         )
 
     @property
+    def base_url(self) -> str:
+        """Where requests go, without a slash at its end."""
+        return str(self._base_url).rstrip("/")
+
+    @property
     def outage(self) -> bool:
         """Whether the API is held to be down now: nothing but probes is sent. For health checks."""
         return self._core.outage
@@ -223,7 +228,7 @@ class LeadStatusSession:
 
     def __repr__(self) -> str:
         state = " closed" if self.closed else ""
-        where = str(self._base_url).rstrip("/")
+        where = self.base_url
         return f"<LeadStatusSession{state} {where} {self._settings}, limiter={self.limiter!r}>"
 
     def __reduce__(self) -> Any:

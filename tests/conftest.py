@@ -7,11 +7,15 @@ import contextlib
 import os
 
 import pytest
+from hypothesis import settings
 
 from leadstatus_async import LeadStatusSession, RetryPolicy
 from leadstatus_async.testing import FakeLeadStatusServer
 
 KEY = "sk_live_0123456789abcdefSECRET"
+
+settings.register_profile("on a busy machine", deadline=None)
+settings.load_profile("on a busy machine")
 
 if os.environ.get("LEADSTATUS_TEST_LOOP") == "uvloop":
 

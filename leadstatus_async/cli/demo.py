@@ -6,16 +6,15 @@ settings are left alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from leadstatus_async import BatchResult, LeadStatus, LeadStatusSession, Progress, RateLimit
-from leadstatus_async.cli.progress import showing_progress
+from leadstatus_async.cli.progress import Display
 from leadstatus_async.cli.render import story, summary_table
 from leadstatus_async.testing import FakeLeadStatusServer, SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
 
 LEADS = 5_000
@@ -29,14 +28,14 @@ async def demo(out: Console, words: Console) -> None:
         f"A fake server that allows {_LIMIT} requests/s answers some of them with 429 and 502. "
         f"Checking {LEADS:,} leads of one campaign."
     )
-    with showing_progress(words, LEADS) as show:
-        result, paused = await _check(show)
-    out.print(summary_table(result, out))
+    with Display(words, LEADS).shown() as display:
+        result, paused = await _check(display)
+    out.print(summary_table(Counter(map(str, result.counts.elements())), len(result.failures), out))
     words.print(story(result.stats, len(result), result.stats.elapsed))
     words.print(f"Every lead answered, in the order asked; {paused:.1f} s paused because the server said so.")
 
 
-async def _check(show: Callable[[Progress], object]) -> tuple[BatchResult[LeadStatus], float]:
+async def _check(display: Display) -> tuple[BatchResult[LeadStatus], float]:
     paused = 0.0
 
     def observe(event: object) -> None:
@@ -44,6 +43,10 @@ async def _check(show: Callable[[Progress], object]) -> tuple[BatchResult[LeadSt
         paused += getattr(event, "seconds", 0.0) if type(event).__name__ == "Paused" else 0.0
 
     lead_ids = [f"{number:024x}" for number in range(LEADS)]
+
+    def show(progress: Progress) -> None:
+        display.update(progress.done, progress.failed, session)
+
     async with (
         FakeLeadStatusServer(
             rate_limit=SlidingWindow(_LIMIT), faults_every=_FAULTS, latency=0.1, keep_requests=False

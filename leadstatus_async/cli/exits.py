@@ -1,14 +1,10 @@
-"""What the command's exit code means: decided from the outcomes alone."""
+"""How the command ends: what its exit code means, and what becomes of output that nobody takes."""
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
-
-from leadstatus_async.errors import APIConnectionError, AuthenticationError, PermissionDeniedError
-
-if TYPE_CHECKING:
-    from leadstatus_async.results import BatchResult
 
 
 class Exit(IntEnum):
@@ -31,14 +27,6 @@ EXITS = (
 )
 
 
-def exit_of(result: BatchResult[Any]) -> Exit:
-    """Return the exit code for what became of the leads."""
-    failures = result.failures
-    if not failures:
-        return Exit.ANSWERED
-    errors = [failure.error for failure in failures]
-    if any(isinstance(error, AuthenticationError | PermissionDeniedError) for error in errors):
-        return Exit.KEY_REFUSED
-    if len(failures) == len(result) and all(isinstance(error, APIConnectionError) for error in errors):
-        return Exit.UNREACHABLE
-    return Exit.SOME_FAILED
+def discard_output() -> None:
+    """Let go of what is still buffered: Python would complain once more when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,31 +5,31 @@ Everything here returns or prints text for a given width; nothing waits and noth
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leadstatus_async.models import LeadStatus, WorkflowStatus
+from leadstatus_async.cli.rows import error_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import Counter
     from typing import TextIO
 
+    from leadstatus_async.cli.inputs import Record
+    from leadstatus_async.cli.rows import Front, Values
+    from leadstatus_async.cli.tally import Tally
     from leadstatus_async.learned import RateLimitState
-    from leadstatus_async.models import LeadFailure
-    from leadstatus_async.results import BatchResult, BatchStats, SessionStats
+    from leadstatus_async.results import BatchStats, SessionStats
 
 _COLOURS = {
-    WorkflowStatus.COMPLETED: "green",
-    WorkflowStatus.STOPPED: "red",
-    WorkflowStatus.PENDING: "yellow",
-    WorkflowStatus.WAITING: "cyan",
+    "completed": "green",
+    "stopped": "red",
+    "pending": "yellow",
+    "waiting": "cyan",
 }
-_ROWS_SHOWN = 200
 _REASONS_SHOWN = 10
 _LONGEST_SENTENCE = 500
 
@@ -63,42 +63,67 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def data(result: BatchResult[Any], form: str) -> str:
-    """Return the outcomes as "csv", "jsonl" or "json" (an array of flat rows)."""
-    if form == "csv":
-        return result.to_csv()
-    if form == "jsonl":
-        return result.to_jsonl()
-    return msgspec.json.format(msgspec.json.encode(result.to_dicts()), indent=2).decode() + "\n"
+class TableLayout:
+    """Rows as a table whose columns have fixed widths, so that each can be shown as it comes.
 
+    Args:
+        out: where they are shown.
+        several: whether there is a column for the campaign.
 
-def leads_table(result: BatchResult[Any]) -> Table:
-    """Return one row per position; of a long list, its beginning."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("lead", "status", "step", "reason"):
-        table.add_column(name, overflow="fold", no_wrap=False)
-    for outcome in result[:_ROWS_SHOWN]:
-        if isinstance(outcome, LeadStatus):
-            status = Text(visible(outcome.workflow_status), style=_COLOURS.get(outcome.workflow_status, ""))
-            step, reason = outcome.latest_step or "", outcome.workflow_stop_reason or ""
-            table.add_row(_text(outcome.lead_id), status, _text(step), _text(reason))
+    Attributes:
+        header: bytes that come before the first row.
+    """
+
+    def __init__(self, out: Console, *, several: bool = False) -> None:
+        self._out = out
+        room = max(out.width, 40) - 1
+        status = min(16, room // 4)
+        rest = room - status - 2
+        lead = min(36, max(24, rest // 2)) if room > 50 else rest // 2
+        campaign = (lead // 2,) if several else ()
+        self._widths = (lead - sum(campaign), *campaign, status, rest - lead - len(campaign) * 2)
+        names = ["lead", *(["campaign"] if several else []), "status", "step / reason"]
+        self.header = self._line([(name, "bold") for name in names])
+
+    def front(self, record: Record) -> list[str]:
+        """Return what of a record's row is known before anything is asked."""
+        return [record.lead_id]
+
+    def row(self, front: Front, campaign: str | None, values: Values) -> bytes:
+        """Return a line for each row; a failure shows why."""
+        cells = [(front[0], "")]
+        if campaign is not None and len(self._widths) > 3:
+            cells.append((campaign, ""))
+        error = error_of(values)
+        if error is not None:
+            cells += [("failed", "bold red"), (error, "")]
         else:
-            error = f"{type(outcome.error).__name__}: {outcome.error}"
-            failed = Text("failed", style="bold red")
-            table.add_row(_text(outcome.lead_id), failed, "", Text(sentence(error)))
-    if len(result) > _ROWS_SHOWN:
-        table.caption = f"{len(result) - _ROWS_SHOWN} more; --format csv shows all"
-    return table
+            status, _, *facts = values[:4]
+            cells += [(str(status), _COLOURS.get(status, "")), (" / ".join(filter(None, facts)), "")]
+        return self._line(cells)
+
+    def _line(self, cells: list[tuple[str, str]]) -> bytes:
+        """Return cells side by side; what is too long is cut, and says so."""
+        line = Text()
+        for (text, style), width in zip(cells, self._widths, strict=True):
+            shown = visible(" ".join(text.split()))
+            if cell_len(shown) > width:
+                shown = set_cell_size(shown, width - 1) + "~"
+            line.append(shown, style)
+            line.append(" " * (width - cell_len(shown) + 2))
+        line.rstrip()
+        with self._out.capture() as shown_line:
+            self._out.print(line, soft_wrap=True)
+        return shown_line.get().encode("utf-8", "backslashreplace")
 
 
-def summary_table(result: BatchResult[Any], out: Console) -> Table:
-    """Return how many positions have which status, with a bar for each."""
+def summary_table(statuses: Counter[str], failed: int, out: Console) -> Table:
+    """Return how many rows have which status, with a bar for each."""
     table = Table(box=None, pad_edge=False)
     table.add_column("status")
     table.add_column("leads", justify="right")
     table.add_column("")
-    counts = result.counts.most_common()
-    failed = len(result.failures)
+    counts = statuses.most_common()
     most = max(1, failed, *(count for _, count in counts))
     room, cell = max(5, min(40, out.width - 30)), _cell(out.encoding)
 
@@ -106,17 +131,19 @@ def summary_table(result: BatchResult[Any], out: Console) -> Table:
         return Text(cell * max(1, round(room * count / most)), style=style)  # one at least
 
     for status, count in counts:
-        table.add_row(_text(status.value), f"{count:,}", bar(count, _COLOURS.get(status, "blue")))
+        table.add_row(_text(status), f"{count:,}", bar(count, _COLOURS.get(status, "blue")))
     if failed:
         table.add_row("(failed)", f"{failed:,}", bar(failed, "bold red"))
     return table
 
 
-def reasons(failures: Sequence[LeadFailure]) -> list[str]:
-    """Say why leads failed: a sentence for each reason, whatever the IDs, the most frequent first."""
-    found = Counter(failure.reason for failure in failures).most_common()
-    told = [sentence(f"{count:,} failed, {reason}") for reason, count in found[:_REASONS_SHOWN]]
-    rest = sum(count for _, count in found[_REASONS_SHOWN:])
+def reasons(tally: Tally) -> list[str]:
+    """Say why rows failed: a sentence for each reason, whatever the IDs, the most frequent first."""
+    found = list(tally.reasons())
+    told = [
+        sentence(f"{count:,} failed, {why}") + f" ({what})" for count, why, what in found[:_REASONS_SHOWN]
+    ]
+    rest = sum(count for count, *_ in found[_REASONS_SHOWN:])
     return [*told, f"{rest:,} failed for other reasons"] if rest else told
 
 
@@ -136,13 +163,22 @@ def learned(state: RateLimitState) -> list[str]:
     """Say what to state next time, if anything has been learned of the server's limit."""
     if state.suggestion is None:
         return []
-    limit, options = state.suggestion.rate_limit, list[str]()
-    if limit is not None:
-        options.append(f"--rate {limit.rate:.4g}")
-    if state.suggestion.concurrency is not None:
-        options.append(f"--concurrency {state.suggestion.concurrency}")
+    limit, told = state.suggestion.rate_limit, list[str]()
     why = f" ({state.reason})" if state.reason else ""
-    return [f"requests were refused{why}; next time say {' '.join(options)}"]
+    if limit is not None:
+        shown = _amount(limit.max_rate, limit.per)
+        burst = f" --burst {limit.burst}" if limit.burst is not None else ""
+        told.append(f"the server allowed {limit.rate:.4g} requests/s: next time --rate {shown}{burst}{why}")
+    if state.suggestion.concurrency is not None:
+        most = state.suggestion.concurrency
+        told.append(f"the server allowed {most} requests at once: next time --concurrency {most}{why}")
+    return told
+
+
+def _amount(count: float, seconds: float) -> str:
+    """Return a rate as `--rate` takes it."""
+    units = {1.0: "s", 60.0: "min", 3600.0: "h"}
+    return f"{count:.6g}/{units[seconds]}" if seconds in units else f"{count:.6g}/{seconds:.6g}s"
 
 
 def story(stats: BatchStats | SessionStats, leads: int, elapsed: float) -> str:

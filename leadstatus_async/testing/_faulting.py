@@ -41,12 +41,13 @@ class _Sprinkle:
     name: str
     make: Make
     every: float
+    seed: int
 
     def meets(self, number: int) -> bool:
         if self.every >= 1:
             return number % self.every == 0
         # A checksum is dice enough, and falls the same way in every run.
-        return zlib.crc32(f"{self.name} {number}".encode()) < self.every * 2**32
+        return zlib.crc32(f"{self.name} {number}".encode(), self.seed) < self.every * 2**32
 
 
 class Faulting:
@@ -54,12 +55,13 @@ class Faulting:
 
     Args:
         every: fault name -> n for each n-th request, or a ratio below 1.
+        seed: of the dice for ratios.
     """
 
-    def __init__(self, every: Mapping[str, float]) -> None:
+    def __init__(self, every: Mapping[str, float], seed: int = 0) -> None:
         self._script: deque[tuple[str, Make] | None] = deque()
         self._rules: list[_Rule] = []
-        self._sprinkled = [_Sprinkle(name, fault(name), often) for name, often in every.items()]
+        self._sprinkled = [_Sprinkle(name, fault(name), often, seed) for name, often in every.items()]
         for name, often in every.items():
             if not (0 < often < 1 or (often >= 1 and often == int(often))):
                 raise ValueError(f"faults_every[{name!r}] must be a whole number, or below 1; not {often!r}")

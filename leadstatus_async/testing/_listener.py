@@ -27,16 +27,17 @@ class Listener:
     Args:
         arrived: called with each head that arrives, and its connection.
         gone: called with each connection that has ended.
+        port: its number; 0 takes a free one.
 
     Attributes:
-        port: its number; 0 before the first start.
+        port: its number; 0 before the first start, unless it was asked for.
         connections: those open now.
     """
 
     def __init__(
-        self, arrived: Callable[[Connection, Head], None], gone: Callable[[Connection], None]
+        self, arrived: Callable[[Connection, Head], None], gone: Callable[[Connection], None], port: int = 0
     ) -> None:
-        self.port = 0
+        self.port = port
         self.connections: set[Connection] = set()
         self._arrived = arrived
         self._gone = gone

@@ -66,6 +66,8 @@ class FakeLeadStatusServer:
         path_prefix: what comes before `/v1`.
         drip_interval: seconds between two bytes of "slow-drip".
         keep_requests: keep the log of requests; off for millions.
+        port: of loopback; 0 takes a free one.
+        seed: of derived statuses, and of the dice for ratios in `faults_every`.
         strict: `check()` at the end of the block, unless it raised; an attribute, too.
 
     Attributes:
@@ -95,6 +97,8 @@ class FakeLeadStatusServer:
         drip_interval: float = 0.01,
         keep_requests: bool = True,
         strict: bool = False,
+        port: int = 0,
+        seed: int = 0,
     ) -> None:
         self.api_key = api_key
         self.revoked_keys, self.bad_ids = set(revoked_keys), set(bad_ids)
@@ -107,10 +111,10 @@ class FakeLeadStatusServer:
         self.strict = strict
         self.in_flight = self.max_in_flight = 0
         self._prefix = path_prefix.rstrip("/")
-        self._leads = Leads(status_of)
-        self._faulting = Faulting(faults_every or {})
+        self._leads = Leads(status_of, seed)
+        self._faulting = Faulting(faults_every or {}, seed)
         self._log = Log(keep=keep_requests)
-        self._listener = Listener(self._arrive, self._forget)
+        self._listener = Listener(self._arrive, self._forget, port)
         self._home = Home()
         self._open: dict[Connection, asyncio.Task[None] | None] = {}  # where a request is in flight
         self._admitted: dict[Connection, Limit] = {}  # by which limit

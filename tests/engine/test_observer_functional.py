@@ -529,7 +529,7 @@ async def test_a_watch_that_is_refused_tells_of_all_its_leads(server, make_sessi
 async def test_what_an_outage_holds_is_told_to_be_sent_again(server, make_session):
     """As a retry with a back-off is: as many events as the statistics have retries."""
     seen = []
-    campaign = make_session(on_event=seen.append, chunk_size=1).campaign("a", "c")
+    campaign = make_session(on_event=seen.append, chunk_size=1, concurrency=4).campaign("a", "c")
     await campaign.get("first")
     server.script(*["503"] * 8)
     result = await campaign.get_many(leads(12))

@@ -12,6 +12,8 @@ import os
 import shlex
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from itertools import chain, tee
 from pathlib import Path
@@ -46,6 +48,7 @@ FORMS = ("table", "csv", "tsv", "jsonl", "json")
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
 _AHEAD = 4  # times what can be in flight: read ahead of the first lead without an outcome
 _TOGETHER = 1000  # outcomes whose rows are written together
+_HELD_UP = 0.3  # seconds after a signal for which nobody need read what we write
 _FAILED = "failed"
 
 
@@ -592,21 +595,25 @@ class _Stop:
         self._out = out
         self._told = self._hurry = False
         self._before: dict[int, Any] = {}
+        self._thread = threading.get_ident()
 
     def begin(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
         """Listen to signals."""
         self.cancel = task.cancel
 
         def heard(number: int, _: FrameType | None) -> None:
-            if self.code is not None:
-                self._hurry = True
-                self._leave_if_told()
-            elif self._out.blocked or not task.done():
+            blocked = self._out.blocked
+            if self.code is None and (blocked or not task.done()):
                 self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
                 loop.call_soon_threadsafe(task.cancel)
-                if self._out.blocked:
-                    discard_output()
-                    raise _BlockedError
+                threading.Thread(target=self._see_to_it, args=(number,), daemon=True).start()
+            elif self.code is not None and not blocked:
+                self._hurry = True
+                self._leave_if_told()
+            if blocked:
+                self._out.blocked = False
+                discard_output()
+                raise _BlockedError
 
         with contextlib.suppress(ValueError):  # not in the main thread
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -621,6 +628,13 @@ class _Stop:
         """Note that there is nothing left to end but the process, which does."""
         for number, before in self._before.items():
             signal.signal(number, before if self.code is None else signal.SIG_IGN)
+
+    def _see_to_it(self, number: int) -> None:
+        """Repeat a signal as often as what is still to be written is held up by who does not read."""
+        while not self._told:
+            time.sleep(_HELD_UP)
+            if self._out.blocked:
+                signal.pthread_kill(self._thread, number)  # any other would not be woken
 
     def _leave_if_told(self) -> None:
         if self._told and self._hurry:  # pragma: no cover - what measures coverage ends with it

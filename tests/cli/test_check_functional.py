@@ -301,15 +301,41 @@ def test_a_signal_that_comes_when_all_is_asked_is_too_late(fake, check, signals_
     assert check("--format", "csv", "a").code == 0
 
 
-def test_a_signal_while_nobody_reads(fake, check, signals_restored, monkeypatch):
+def test_a_signal_while_nobody_reads(check, signals_restored, monkeypatch):
     """What is stuck in a write is let go."""
 
     def stuck(self, rows):
         self.blocked = True
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(20)
+        time.sleep(5)
 
     monkeypatch.setattr(Standard, "write", stuck)
     monkeypatch.setattr("leadstatus_async.cli.check.discard_output", lambda: None)
     run = check("--format", "csv", "a")
     assert (run.code, "terminated" in run.words) == (143, True)
+
+
+def test_nobody_reads_after_a_signal(fake, check, signals_restored, monkeypatch):
+    """Neither does that hold it."""
+
+    def stuck(self, rows):
+        self.blocked = True
+        time.sleep(5)
+
+    def flush(self):
+        if self._stop.code is not None and self._broken is None:
+            self._out.write(b"")
+
+    def send():
+        fake.wait_for_requests(1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    fake.hold()
+    monkeypatch.setattr(Standard, "write", stuck)
+    monkeypatch.setattr(_Job, "_flush", flush)
+    monkeypatch.setattr("leadstatus_async.cli.check.discard_output", lambda: None)
+    sending = threading.Thread(target=send)
+    sending.start()
+    run = check("--format", "csv", "a")
+    sending.join()
+    assert (run.code, "interrupted" in run.words) == (130, True)

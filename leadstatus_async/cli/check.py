@@ -135,7 +135,8 @@ class _Job:
         self._noted: list[tuple[int, Values]] = []  # what became of failed rows
         self._noted_any = False
         self._scheduled = False
-        self._broken: BaseException | None = None
+        self._fault: ConfigurationError | None = None  # of the input
+        self._broken: BaseException | None = None  # what writing has raised
         self._stop = _Stop(self._out)
         self._seconds = 0.0
         self._finished = wish.output is None
@@ -318,6 +319,8 @@ class _Job:
             for campaign, source in zip(self._campaigns, sources, strict=True)
         ]
         await self._merge(answers)
+        if self._fault is not None:
+            raise self._fault
         # No call can be made any more: what was not read gets the same error.
         if pump is None:
             for record in self._records:
@@ -353,14 +356,25 @@ class _Job:
         self._written_soon()
 
     def _ids(self) -> Iterator[str | None]:
-        for record in self._records:
-            self._pending.append(record)
-            yield None if record.wrong else record.lead_id
+        with self._noting_fault():
+            for record in self._records:
+                self._pending.append(record)
+                yield None if record.wrong else record.lead_id
 
     async def _ids_of(self, records: AsyncIterator[Record]) -> AsyncIterator[str | None]:
-        async for record in records:
-            self._pending.append(record)
-            yield None if record.wrong else record.lead_id
+        with self._noting_fault():
+            async for record in records:
+                self._pending.append(record)
+                yield None if record.wrong else record.lead_id
+
+    @contextlib.contextmanager
+    def _noting_fault(self) -> Generator[None]:
+        """Note why there are no more records, lest it be taken for the end of a stream or of the file."""
+        try:
+            yield
+        except ConfigurationError as fault:
+            self._fault = fault
+            raise
 
     async def _ask_failed(self, out: Parts, number: int, seconds: float | None) -> None:
         """Ask once more for the failed rows of a campaign."""

@@ -94,7 +94,7 @@ class Source:
         skipped: lines that were left out so far.
         regular: whether reading it never waits for somebody who writes.
 
-    Raises:
+    Raises, when it is made or iterated:
         ConfigurationError: nothing is given, the file cannot be read, is no text, or has no column of IDs.
     """
 
@@ -150,10 +150,14 @@ class Source:
 
     def _records(self) -> Iterator[Record]:
         if self._lines is None:
-            return iter(())
-        if self.form == "text":
-            return self._text(self._lines)
-        return self._objects(self._lines) if self.form == "jsonl" else self._tables(self._lines)
+            return
+        readers = {"text": self._text, "jsonl": self._objects}
+        try:
+            yield from readers.get(self.form, self._tables)(self._lines)
+        except UnicodeError:
+            raise ConfigurationError(f"{self.name} is no text in {self._reading.encoding}") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {self.name}: {error.strerror}") from None
 
     def _left_out(self, line: str, *, blank: bool) -> bool:
         """Whether a line is to be left out."""
@@ -219,7 +223,7 @@ class Source:
                 yield Record(number, cells[at].strip() if at < len(cells) else "", None, cells)
 
     def _objects(self, lines: Iterator[str]) -> Iterator[Record]:
-        early: list[Record] = []  # kept until the first object tells the key
+        early, waiting = list[Record](), True  # until the first object tells the key
         for number, raw in enumerate(lines, 1):
             text = raw.strip()
             if self._left_out(text, blank=not text):
@@ -234,7 +238,8 @@ class Source:
                 record.lead_id, record.wrong = id_of(found, str(self.column))
                 record.own = text
             early.append(record)
-            if self.columns is not None or len(early) >= _EARLY:
+            waiting = waiting and self.columns is None and len(early) < _EARLY
+            if not waiting:
                 yield from early
                 early.clear()
         yield from early

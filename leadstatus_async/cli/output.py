@@ -276,9 +276,10 @@ class Parts:
         else:
             self._meta.unlink(missing_ok=True)
             finished.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        if os.name == "posix":  # pragma: no branch - elsewhere folders cannot be opened
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
 
     def _lines(self) -> Iterator[Beside]:
         decode = msgspec.json.Decoder(Beside).decode

@@ -78,10 +78,10 @@ class TableLayout:
         self._out = out
         room = max(out.width, 40) - 1
         status = min(16, room // 4)
-        rest = room - status - 2
-        lead = min(36, max(24, rest // 2)) if room > 50 else rest // 2
-        campaign = (lead // 2,) if several else ()
-        self._widths = (lead - sum(campaign), *campaign, status, rest - lead - len(campaign) * 2)
+        half = (room - status) // 2
+        lead = min(36, max(24, half)) if room > 50 else half - 2
+        ids = (lead - lead // 2, lead // 2) if several else (lead,)
+        self._widths = (*ids, status, room - status - sum(ids) - 2 * (len(ids) + 1))
         names = ["lead", *(["campaign"] if several else []), "status", "step / reason"]
         self.header = self._line([(name, "bold") for name in names])
 

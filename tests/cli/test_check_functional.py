@@ -15,6 +15,7 @@ import pytest
 from leadstatus_async import LeadStatusSession, RateLimit, RateLimitState, Suggestion
 from leadstatus_async._tables import COLUMNS
 from leadstatus_async.cli.check import _Job
+from leadstatus_async.cli.inputs import Record, Source
 from leadstatus_async.cli.output import Standard
 from leadstatus_async.errors import DeadlineExceededError
 
@@ -259,6 +260,36 @@ def test_what_was_learned_is_told(check, monkeypatch):
     monkeypatch.setattr(LeadStatusSession, "rate_limit_state", state)
     run = check("--format", "csv", "a")
     assert run.err.splitlines()[-1] == "the server allowed 38 requests/s: next time --rate 38/s"
+
+
+@pytest.mark.parametrize("campaigns", [[], ["--campaign", "other"]])
+@pytest.mark.parametrize("kind", ["text", "objects", "disk"])
+def test_an_input_that_breaks_off_is_no_end(fake, check, tmp_path, monkeypatch, kind, campaigns):
+    """What was read until then is written, and the exit code says that it is not all."""
+    file = tmp_path / ("a.jsonl" if kind == "objects" else "a.txt")
+    options = []
+    if kind == "text":
+        file.write_bytes("".join(f"x{number}\n" for number in range(5000)).encode("utf-16") + b"\0")
+        options = ["--encoding", "utf-16"]
+    elif kind == "objects":
+        file.write_text("[]\n" * 1500 + '{"a": 1}\n')
+    else:
+        file.write_text("a\nb\n")
+
+        def broken(self, lines):
+            yield from (Record(1, "a"), Record(2, "b"))
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Source, "_text", broken)
+    run = check("--file", file, *options, "--format", "csv", *campaigns)
+    assert run.code == 2
+    wanted, says = {
+        "text": (5000, "is no text in utf-16"),
+        "objects": (1500, "has no column of lead IDs"),
+        "disk": (2, "Input/output error"),
+    }[kind]
+    assert says in run.words
+    assert len(run.rows) == wanted * (1 + len(campaigns) // 2)
 
 
 @pytest.fixture

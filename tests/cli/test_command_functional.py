@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import sys
@@ -517,16 +518,18 @@ async def in_terminal(arguments, columns=80, **environment):
     return await process.wait(), shown.decode()
 
 
-@pytest.mark.parametrize("columns", [60, 100])
-async def test_in_a_terminal_there_is_progress_and_colour(server, columns):
+@pytest.mark.parametrize("options", [[], ["--campaign", "other"], ["--output", "out.csv"]])
+@pytest.mark.parametrize("columns", [40, 60, 100])
+async def test_in_a_terminal_there_is_progress_and_colour(server, tmp_path, monkeypatch, columns, options):
     """A bar while it runs, colours, and no line longer than the terminal."""
+    monkeypatch.chdir(tmp_path)
     code, shown = await in_terminal(
-        [*WHERE, *(f"lead{number}" for number in range(300))],
+        [*WHERE, *options, *(f"lead{number}" for number in range(300)), "not, an ID" * 9],
         columns, SONARLY_API_KEY=KEY, SONARLY_BASE_URL=server.url,
     )  # fmt: skip
-    assert code == 0
+    assert code == 3
     assert "\x1b[" in shown
-    plain = [line for line in shown.replace("\r", "\n").split("\n") if "\x1b" not in line]
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r", "\n").split("\n")
     assert max(len(line) for line in plain) <= columns
 
 

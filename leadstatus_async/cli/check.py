@@ -48,6 +48,7 @@ FORMS = ("table", "csv", "tsv", "jsonl", "json")
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
 _AHEAD = 4  # times what can be in flight: read ahead of the first lead without an outcome
 _TOGETHER = 1000  # outcomes whose rows are written together
+_RESUMED = ("csv", "tsv", "jsonl")
 _HELD_UP = 0.3  # seconds after a signal for which nobody need read what we write
 _FAILED = "failed"
 
@@ -257,7 +258,9 @@ class _Job:
             )
         if not self._unasked:
             self._finished = True
-            self._say(f"{out.path} is complete: nothing to ask for again")
+            self._say(
+                f"{out.path} has every row, and none to ask for again (how it was made is not kept then)"
+            )
         else:
             self._display = self._shown()
         return not self._finished
@@ -512,7 +515,7 @@ class _Job:
         self._finished = self._tally.asked > 0 or isinstance(out, Standard)
         if not self._finished or isinstance(out, Standard):
             return
-        failed = self._tally.failed > 0 and (not only or _FAILED in only)
+        failed = self._tally.failed > 0 and (not only or _FAILED in only) and self._form in _RESUMED
         if self._noted_any:
             out.replace(self._rows, len(self._campaigns), failed=failed)
         elif not out.finished:
@@ -545,7 +548,7 @@ class _Job:
 
     def tell_how_to_go_on(self) -> None:
         """Say by which command, if there is one."""
-        if isinstance(self._out, Parts) and self._form in ("csv", "tsv", "jsonl"):
+        if isinstance(self._out, Parts) and self._form in _RESUMED:
             again = [one for one in self._wish.command if one not in ("--force", "--resume")]
             print("leadstatus", shlex.join([*again, "--resume"]), file=sys.stderr)  # noqa: T201 - it is a command
 
@@ -671,7 +674,7 @@ def _checked_form(wish: Wish, words: Console) -> str:
             words.print("writing CSV, since this is no terminal; --format table, jsonl ... says otherwise")
     if form not in FORMS:
         raise ConfigurationError(f"--format must be {', '.join(FORMS)}, not {form}")
-    if wish.resume and (wish.output is None or form not in ("csv", "tsv", "jsonl")):
+    if wish.resume and (wish.output is None or form not in _RESUMED):
         raise ConfigurationError("--resume needs --output F, and --format csv, tsv or jsonl")
     if wish.enrich and form == "table":
         raise ConfigurationError("--enrich needs --format csv, tsv, jsonl or json")

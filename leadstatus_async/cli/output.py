@@ -128,7 +128,7 @@ class Parts:
             return False
         if not self.part.exists() and self.path.exists():
             finished = self.path.with_name(f"{self.path.name}.meta")
-            if self._meta.exists():  # killed between one rename and the next
+            if next(self._lines(), Beside()).asked is not None:  # killed between one rename and the next
                 self._meta.replace(finished)
             self.rows, self._meta = self.path, finished
         if not self.rows.exists():
@@ -144,6 +144,8 @@ class Parts:
                 f"{self.rows} was made with {was}, not {now}; give --force to begin anew"
             )
         self._beside = self._locked(self._meta)
+        whole = self._meta.read_bytes().rfind(b"\n") + 1
+        self._beside.truncate(whole)  # what was torn would spoil the next line
         return True
 
     @property
@@ -199,8 +201,9 @@ class Parts:
         """Begin anew."""
         self._beside = self._beside or self._locked(self._meta)
         self._beside.truncate(0)
-        self._append(self._beside, _line(Beside(asked=self._asked)))
+        # In this order: beside an F without `F.part` it would be taken for what is known of F.
         self._file = self._kept_open(self.part.open("wb", buffering=0))
+        self._append(self._beside, _line(Beside(asked=self._asked)))
         self.write(header)
 
     def go_on(self, size: int, place: int) -> None:
@@ -310,7 +313,7 @@ class Parts:
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ConfigurationError(f"another process writes {self.path} now") from None
         return file
 

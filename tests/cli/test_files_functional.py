@@ -130,7 +130,7 @@ def test_an_interrupted_job_goes_on(fake, job, interrupted, seed):
     ended = run("--resume")
     if ended.code != 2:
         assert ended.code == 3
-        assert "is complete: nothing to ask for again" in ended.words
+        assert "has every row, and none to ask for again" in ended.words
     else:
         assert "is finished; made with --only" in ended.words
     assert out.read_bytes() == wanted
@@ -179,7 +179,7 @@ def test_a_finished_file_is_settled_when_nothing_has_failed(fake, check, tmp_pat
     assert beside(out) == [""]
     run = check(*options, "--resume")
     assert (run.code, fake.count) == (0, 2)
-    assert "is complete: nothing to ask for again" in run.words
+    assert "has every row, and none to ask for again" in run.words
 
 
 def test_a_key_that_is_refused_again(fake, check, tmp_path):
@@ -323,6 +323,8 @@ def test_json_and_tables_are_files_too(check, tmp_path, interrupted):
     """Whole, or not there; there is no going on with them."""
     assert check("a", "b", "--output", tmp_path / "out.json").code == 0
     assert len(json.loads((tmp_path / "out.json").read_text())) == 2
+    assert check("a", "b, c", "--output", tmp_path / "out.json", "--force").code == 3
+    assert beside(tmp_path / "out.json") == [""]  # there would be no going on
     assert check("a", "--output", tmp_path / "out", "--format", "table").code == 0
     assert (tmp_path / "out").read_text().startswith("lead ")
     interrupted(5)
@@ -342,4 +344,26 @@ def test_what_fails_in_a_run_that_goes_on_is_asked_for_once_more(fake, check, tm
     assert check("a", "--output", out, "--resume", "--deadline", "0.0000001").code == 3
     assert out.read_bytes() == before
     assert check("a", "--output", out, "--resume", "--deadline", "60").code == 3
+    assert check("a", "--output", out, "--resume").code == 0
+
+
+def test_what_was_torn_beside_the_rows_spoils_nothing(fake, check, tmp_path):
+    """What was asked again behind it counts."""
+    out = tmp_path / "out.csv"
+    fake.bad_ids = {"a", "b"}
+    assert check("a", "b", "c", "--output", out).code == 3
+    with (tmp_path / "out.csv.meta").open("a") as meta:
+        meta.write('{"again": [0, ["pend')
+    fake.bad_ids = set()
+    assert check("a", "b", "c", "--output", out, "--resume").code == 0
+    assert "failed" not in out.read_text()
+    assert out.read_text().count("BadRequestError") == 0
+    assert beside(out) == [""]
+
+
+def test_a_lock_file_of_a_job_that_never_began_is_none_of_ours(check, tmp_path):
+    """It says nothing of the F that is there."""
+    out = tmp_path / "out.csv"
+    assert check("a", "--output", out).code == 0
+    (tmp_path / "out.csv.part.meta").write_text("")
     assert check("a", "--output", out, "--resume").code == 0

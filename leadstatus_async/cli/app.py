@@ -92,8 +92,8 @@ def check(
     session: Any,
 ) -> None:
     """Ask for the status of leads: a row for each, in their order."""
-    from leadstatus_async.cli.check import Wish  # noqa: PLC0415
     from leadstatus_async.cli.check import check as run_check  # noqa: PLC0415
+    from leadstatus_async.cli.wish import Wish  # noqa: PLC0415
 
     ids, file, reading = lead_source
     wish = Wish(

@@ -8,71 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shlex
-import signal
 import sys
-import threading
-import time
 from collections import deque
 from itertools import chain, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from leadstatus_async import LeadFailure, LeadStatus, LeadStatusError, LeadStatusSession, WorkflowStatus
-from leadstatus_async.cli.exits import Exit, discard_output
-from leadstatus_async.cli.inputs import Reading, Record, Source
+from leadstatus_async import LeadFailure, LeadStatus, LeadStatusError, LeadStatusSession
+from leadstatus_async.cli.exits import Exit
+from leadstatus_async.cli.inputs import Record, Source
 from leadstatus_async.cli.output import Parts, Standard
 from leadstatus_async.cli.progress import Display
 from leadstatus_async.cli.pump import Pump, Shared
 from leadstatus_async.cli.render import TableLayout, console, counted, learned, reasons, story, summary_table
 from leadstatus_async.cli.rows import Layout, refused, values_of, worth_asking
+from leadstatus_async.cli.signals import BlockedError, Stop
 from leadstatus_async.cli.tally import Tally
+from leadstatus_async.cli.wish import FAILED, RESUMED, checked_form, columns_of, require_apart
 from leadstatus_async.errors import ConfigurationError, DeadlineExceededError, InvalidLeadIdError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-    from types import FrameType
+    from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 
     from rich.console import Console
 
     from leadstatus_async import Campaign
     from leadstatus_async._calls.stream import StatusStream
     from leadstatus_async.cli.rows import Front, Row, Values
+    from leadstatus_async.cli.wish import Wish
 
     Outcome = LeadStatus | LeadFailure
 
-FORMS = ("table", "csv", "tsv", "jsonl", "json")
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
 _AHEAD = 4  # times what can be in flight: read ahead of the first lead without an outcome
 _TOGETHER = 1000  # outcomes whose rows are written together
-_RESUMED = ("csv", "tsv", "jsonl")
-_HELD_UP = 0.3  # seconds after a signal for which nobody need read what we write
-_FAILED = "failed"
-
-
-class Wish(msgspec.Struct, frozen=True):
-    """What the command line asks for; `session` are options of `LeadStatusSession`."""
-
-    account: str
-    campaigns: tuple[str, ...]
-    ids: list[str]
-    file: str | None
-    reading: Reading
-    session: dict[str, Any]
-    deadline: float | None = None
-    output: str | None = None
-    form: str | None = None
-    enrich: bool = False
-    only: tuple[str, ...] = ()
-    safe: bool = False
-    resume: bool = False
-    force: bool = False
-    quiet: bool = False
-    progress: bool = True
-    command: tuple[str, ...] = ()
 
 
 def check(wish: Wish) -> Exit:
@@ -83,7 +52,7 @@ def check(wish: Wish) -> Exit:
         OSError: rows cannot be written.
     """
     words = console(sys.stderr)
-    form = _checked_form(wish, words)
+    form = checked_form(wish, words)
     with (
         contextlib.closing(Source(wish.ids, wish.file, wish.reading)) as source,
         contextlib.closing(_Job(wish, form, source, words)) as job,
@@ -111,7 +80,7 @@ class _Job:
         if source.guessed and not wish.quiet:
             words.print(f"lead IDs: column {source.column!r} of {source.name}", markup=False)
         several = len(wish.campaigns) > 1
-        columns = _columns(source, form) if wish.enrich else None
+        columns = columns_of(source, form) if wish.enrich else None
         self._table = TableLayout(console(sys.stdout), several=several) if form == "table" else None
         self._rows = Layout(
             form, several=several, columns=columns, column=source.column or "lead_id", safe=wish.safe
@@ -128,7 +97,7 @@ class _Job:
         if wish.output is not None:
             path = Path(wish.output)
             self._out = Parts(path, self._asked())
-            _require_apart(self._out, source)
+            require_apart(self._out, source)
         self._place = 0  # of the next row
         self._unasked = 0  # failed rows that are there, and are to be asked for again
         self._first = True  # of the objects in an array of JSON
@@ -138,7 +107,7 @@ class _Job:
         self._scheduled = False
         self._fault: ConfigurationError | None = None  # of the input
         self._broken: BaseException | None = None  # what writing has raised
-        self._stop = _Stop(self._out)
+        self._stop = Stop(self._out)
         self._seconds = 0.0
         self._finished = wish.output is None
 
@@ -280,7 +249,7 @@ class _Job:
                 await asyncio.wait([task])
                 heart.cancel()
             self._seconds = loop.time() - began
-            with contextlib.suppress(_BlockedError):
+            with contextlib.suppress(BlockedError):
                 self._flush()
                 if self._broken is not None:
                     raise self._broken
@@ -447,7 +416,7 @@ class _Job:
         if outcome.ok:
             self._tally.add(values)
         self._place += 1
-        if only and (values[0] or _FAILED) not in only:
+        if only and (values[0] or FAILED) not in only:
             self._out.leave_out(self._place - 1)
             return b""
         return (self._table or self._rows).row(front, campaign, values)
@@ -515,7 +484,7 @@ class _Job:
         self._finished = self._tally.asked > 0 or isinstance(out, Standard)
         if not self._finished or isinstance(out, Standard):
             return
-        failed = self._tally.failed > 0 and (not only or _FAILED in only) and self._form in _RESUMED
+        failed = self._tally.failed > 0 and (not only or FAILED in only) and self._form in RESUMED
         if self._noted_any:
             out.replace(self._rows, len(self._campaigns), failed=failed)
         elif not out.finished:
@@ -548,7 +517,7 @@ class _Job:
 
     def tell_how_to_go_on(self) -> None:
         """Say by which command, if there is one."""
-        if isinstance(self._out, Parts) and self._form in _RESUMED:
+        if isinstance(self._out, Parts) and self._form in RESUMED:
             again = [one for one in self._wish.command if one not in ("--force", "--resume")]
             print("leadstatus", shlex.join([*again, "--resume"]), file=sys.stderr)  # noqa: T201 - it is a command
 
@@ -592,124 +561,3 @@ class _Answers:
             with self.ending():
                 return await anext(self.stream, None)
         return LeadFailure("", self.error)
-
-
-class _BlockedError(Exception):
-    """Somebody who does not read what we write, and a signal."""
-
-
-class _Stop:
-    """Ends the asking at the first signal, and the process at one more when all is written.
-
-    Attributes:
-        code: the exit code of the first signal; None while there was none.
-        cancel: cancels what asks.
-    """
-
-    def __init__(self, out: Standard | Parts) -> None:
-        self.code: Exit | None = None
-        self.cancel: Callable[[], object] = bool
-        self._out = out
-        self._told = self._hurry = False
-        self._before: dict[int, Any] = {}
-        self._thread = threading.get_ident()
-
-    def begin(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-        """Listen to signals."""
-        self.cancel = task.cancel
-
-        def heard(number: int, _: FrameType | None) -> None:
-            blocked = self._out.blocked
-            if self.code is None and (blocked or not task.done()):
-                self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
-                loop.call_soon_threadsafe(task.cancel)
-                threading.Thread(target=self._see_to_it, args=(number,), daemon=True).start()
-            elif self.code is not None and not blocked:
-                self._hurry = True
-                self._leave_if_told()
-            if blocked:
-                self._out.blocked = False
-                discard_output()
-                raise _BlockedError
-
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, heard)
-
-    def told(self) -> None:
-        """Note that all is written and said."""
-        self._told = True
-        self._leave_if_told()
-
-    def over(self) -> None:
-        """Note that there is nothing left to end but the process, which does."""
-        for number, before in self._before.items():
-            signal.signal(number, before if self.code is None else signal.SIG_IGN)
-
-    def _see_to_it(self, number: int) -> None:
-        """Repeat a signal as often as what is still to be written is held up by who does not read."""
-        while not self._told:
-            time.sleep(_HELD_UP)
-            if self._out.blocked:
-                signal.pthread_kill(self._thread, number)  # any other would not be woken
-
-    def _leave_if_told(self) -> None:
-        if self._told and self._hurry:  # pragma: no cover - what measures coverage ends with it
-            sys.stderr.flush()
-            os._exit(int(self.code or 0))
-
-
-def _checked_form(wish: Wish, words: Console) -> str:
-    """Return the format of the output.
-
-    Raises:
-        ConfigurationError: there is no such format, or it does not go with other options.
-    """
-    form = wish.form
-    if form is None and wish.output is not None:
-        form = _SUFFIXES.get(Path(wish.output).suffix.lower(), "csv")
-    if form is None:
-        form = "table" if sys.stdout.isatty() else "csv"
-        if form == "csv" and not wish.quiet:
-            words.print("writing CSV, since this is no terminal; --format table, jsonl ... says otherwise")
-    if form not in FORMS:
-        raise ConfigurationError(f"--format must be {', '.join(FORMS)}, not {form}")
-    if wish.resume and (wish.output is None or form not in _RESUMED):
-        raise ConfigurationError("--resume needs --output F, and --format csv, tsv or jsonl")
-    if wish.enrich and form == "table":
-        raise ConfigurationError("--enrich needs --format csv, tsv, jsonl or json")
-    if wish.safe and form not in ("csv", "tsv"):
-        raise ConfigurationError("--spreadsheet-safe needs --format csv or tsv")
-    unknown = set(wish.only) - set(WorkflowStatus) - {_FAILED}
-    if unknown:
-        words.print(f"{', '.join(sorted(unknown))} is no status that the API's reference has", markup=False)
-    if len(set(wish.campaigns)) < len(wish.campaigns):
-        raise ConfigurationError("a --campaign is given twice")
-    return form
-
-
-def _columns(source: Source, form: str) -> list[str]:
-    """Return the columns of the input, which go before those of a status.
-
-    Raises:
-        ConfigurationError: the input has none, or the format cannot hold them.
-    """
-    columns = source.columns or []
-    if source.form == "text":
-        raise ConfigurationError("--enrich needs rows to add to: a file of CSV, TSV or JSON lines")
-    if source.form == "jsonl" and form in ("csv", "tsv"):
-        raise ConfigurationError("--enrich writes JSON lines as they are: give --format jsonl or json")
-    if form in ("jsonl", "json") and len(set(columns)) < len(columns):
-        raise ConfigurationError(f"{source.name} has two columns of one name, which an object cannot hold")
-    return columns
-
-
-def _require_apart(out: Parts, source: Source) -> None:
-    """See that the output is not the input.
-
-    Raises:
-        ConfigurationError: it is.
-    """
-    for there in (out.path, out.part):
-        if source.path is not None and there.exists() and there.samefile(source.path):
-            raise ConfigurationError(f"{there} is the input; write to another file")

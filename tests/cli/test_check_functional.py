@@ -341,7 +341,7 @@ def test_a_signal_while_nobody_reads(check, signals_restored, monkeypatch):
         time.sleep(5)
 
     monkeypatch.setattr(Standard, "write", stuck)
-    monkeypatch.setattr("leadstatus_async.cli.check.discard_output", lambda: None)
+    monkeypatch.setattr("leadstatus_async.cli.signals.discard_output", lambda: None)
     run = check("--format", "csv", "a")
     assert (run.code, "terminated" in run.words) == (143, True)
 
@@ -364,7 +364,7 @@ def test_nobody_reads_after_a_signal(fake, check, signals_restored, monkeypatch)
     fake.hold()
     monkeypatch.setattr(Standard, "write", stuck)
     monkeypatch.setattr(_Job, "_flush", flush)
-    monkeypatch.setattr("leadstatus_async.cli.check.discard_output", lambda: None)
+    monkeypatch.setattr("leadstatus_async.cli.signals.discard_output", lambda: None)
     sending = threading.Thread(target=send)
     sending.start()
     run = check("--format", "csv", "a")

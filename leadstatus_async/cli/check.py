@@ -317,9 +317,8 @@ class _Job:
                 outcomes: list[Any] = [await one.next() for one in answers]
                 if None in outcomes:
                     return
-                if len(pending) * len(answers) > len(self._done):
-                    self._done.extend(outcomes)
-                    self._written_soon()
+                self._done.extend(outcomes)
+                self._written_soon()
 
     async def _refuse(self, record: Record, answers: list[_Answers]) -> None:
         self._pending.append(record)
@@ -389,7 +388,8 @@ class _Job:
     def _laid_out(self, done: list[Any]) -> bytes:
         """Return the rows of outcomes, which are those of the records that have waited longest."""
         wish, several = self._wish, len(self._campaigns)
-        records = [self._pending.popleft() for _ in range(len(done) // several)]
+        # Where no campaign is answered any more there may be one outcome more than records.
+        records = [self._pending.popleft() for _ in range(min(len(done) // several, len(self._pending)))]
         fronts = map((self._table or self._rows).front, records)
         if several == 1 and not (wish.only or self._table) and set(map(type, done)) == {LeadStatus}:
             self._tally.add_answers(done)

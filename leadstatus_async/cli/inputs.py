@@ -154,6 +154,8 @@ class Source:
         readers = {"text": self._text, "jsonl": self._objects}
         try:
             yield from readers.get(self.form, self._tables)(self._lines)
+            if self.path is not None:
+                self._lines.close()
         except UnicodeError:
             raise ConfigurationError(f"{self.name} is no text in {self._reading.encoding}") from None
         except OSError as error:

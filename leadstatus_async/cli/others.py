@@ -92,8 +92,8 @@ async def watch(
             async for change in watched.watch(ids, interval=interval):
                 latest[change.lead_id] = values_of(change)
                 show(ids[change.lead_id], latest[change.lead_id])
-    for values in latest.values():
-        tally.add(values)
+        for values in latest.values():
+            tally.add(values)
     return tally.exit
 
 

@@ -52,7 +52,7 @@ class Pump(Generic[T]):
                     raise self._fault
                 raise StopAsyncIteration
             self._news.clear()
-            if not self._ready and not self._ended:
+            if not self._ready and not self._ended:  # pragma: no branch - the thread may be quicker
                 await self._news.wait()
         self._space.release()
         return self._ready.popleft()

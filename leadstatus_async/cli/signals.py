@@ -69,7 +69,7 @@ class Stop:
         self._told = True
         self._leave_if_told()
 
-    def over(self) -> None:
+    def close(self) -> None:
         """Note that there is nothing left to end but the process, which does."""
         for number, before in self._before.items():
             signal.signal(number, before if self.code is None else signal.SIG_IGN)

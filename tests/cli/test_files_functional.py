@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import random
+import signal
 
 import pytest
 
@@ -368,3 +369,11 @@ def test_a_lock_file_of_a_job_that_never_began_is_none_of_ours(check, tmp_path):
     assert check("a", "--output", out).code == 0
     (tmp_path / "out.csv.part.meta").write_text("")
     assert check("a", "--output", out, "--resume").code == 0
+
+
+def test_signals_are_left_as_they_were(check, tmp_path, interrupted):
+    """However it ends: whoever calls this in a process of theirs has their own."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    interrupted(400)
+    assert check("a", "b", "c", "d", "e", "--output", tmp_path / "out.csv").code == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

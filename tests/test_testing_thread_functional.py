@@ -359,8 +359,16 @@ async def test_a_loop_that_is_closed_while_somebody_waits():
     assert isinstance(waiters[1].exception(), RuntimeError)
 
 
+@pytest.fixture
+def interruptible():
+    """See that SIGINT interrupts: whoever is started in the background may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads")
-def test_an_interrupt_while_waiting():
+def test_an_interrupt_while_waiting(interruptible):
     """Ctrl-C ends the waiting and the block."""
 
     def interrupt(server, main):

@@ -14,6 +14,7 @@ from leadstatus_async import (
     LimiterError,
     RateLimit,
     RateLimitError,
+    RateLimitState,
     RetryPolicy,
 )
 from leadstatus_async.limiter import TokenBucketLimiter
@@ -331,3 +332,55 @@ async def test_what_remains_of_an_hour_is_never_overrun(server, make_session, he
     assert len(caught.value.result.statuses) == 20
     assert session.rate_limit_state.reason.endswith("rate-limit headers)" if headers == "ietf" else "headers")
     assert [request.status for request in server.requests].count(429) == 0
+
+
+class Gate:
+    """A limiter that grants when it is told to, and counts what is given back."""
+
+    state = RateLimitState(rate=None)
+
+    def __init__(self):
+        self.waiting = []
+        self.refunded = 0
+
+    async def acquire(self, *, max_pause=None, waiting=1):
+        granted = asyncio.get_running_loop().create_future()
+        self.waiting.append(granted)
+        await granted
+
+    def refund(self):
+        self.refunded += 1
+
+    def pause(self, seconds, reason):
+        pass
+
+    def observe(self, status, sent_at, headers):
+        pass
+
+    def wait_time(self, ahead=0):
+        return 0.0
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_token_handed_to_a_worker_that_never_begins_is_given_back(server, make_session):
+    """Its call was dropped in the very turn in which the token came, by somebody else's worker."""
+    gate = Gate()
+    session = make_session(rate_limit=gate)
+    dispatcher = session._core.enter().dispatcher
+    first = asyncio.create_task(session.campaign("a", "c").get_many(["x"]))
+    while not gate.waiting:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(session.campaign("a", "d").get_many(["y"]))
+    while dispatcher.queued < 2:
+        await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    gate.waiting[0].set_result(None)
+    asyncio.get_running_loop().call_soon(lambda: [dispatcher.drop(job) for job in list(dispatcher.jobs)])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (gate.refunded, server.count) == (1, 0)
+    second.cancel()
+    await asyncio.wait([second])

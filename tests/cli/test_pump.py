@@ -97,3 +97,19 @@ def test_a_loop_that_is_closed_is_told_nothing():
     assert asyncio.run(main()) == 1
     go_on.set()
     assert over.wait(20)
+
+
+async def test_who_waits_for_the_other_reads_what_that_one_got():
+    """The source is asked once for both."""
+    go_on = asyncio.Event()
+
+    async def source():
+        await go_on.wait()
+        yield 1
+
+    shared = Shared(source(), 2)
+    readers = [asyncio.create_task(anext(shared.reader(number))) for number in range(2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    go_on.set()
+    assert await asyncio.gather(*readers) == [1, 1]

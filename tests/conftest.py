@@ -43,9 +43,8 @@ def pytest_runtest_call(item):
     try:
         return (yield)
     finally:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of what was imported meanwhile, which is measured already
+        # Of what was imported meanwhile, which is measured already, nobody need be warned.
+        with warnings.catch_warnings(action="ignore"):
             measuring.start()
 
 

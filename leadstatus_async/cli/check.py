@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shlex
 import sys
 from collections import deque
@@ -323,6 +324,10 @@ class _Job:
     async def _refuse(self, record: Record, answers: list[_Answers]) -> None:
         self._pending.append(record)
         outcomes: list[Any] = [await one.next() for one in answers]
+        try:
+            self._campaigns[0].plan([record.lead_id])
+        except InvalidLeadIdError as error:  # which it is, whatever became of the others
+            outcomes = [LeadFailure("", error)] * len(answers)
         self._done.extend(outcomes)
         self._written_soon()
 
@@ -424,8 +429,8 @@ class _Job:
     def _failed(self, record: Record, failure: LeadFailure) -> Values:
         """Return the values of a failure, which is counted when it is not to be asked for once more."""
         values = values_of(failure)
-        if isinstance(failure.error, InvalidLeadIdError):
-            reason = record.wrong or failure.error.reason.partition("the ID ")[2]
+        if record.wrong or isinstance(failure.error, InvalidLeadIdError):
+            reason = record.wrong or LeadFailure("", failure.error).reason.partition("the ID ")[2]
             if any("\udc80" <= one <= "\udcff" for one in record.lead_id):
                 reason = f"is no text in {self._wish.reading.encoding}; give --encoding if it is in another"
             values = refused(record.place, reason)
@@ -518,7 +523,9 @@ class _Job:
     def tell_how_to_go_on(self) -> None:
         """Say by which command, if there is one."""
         if isinstance(self._out, Parts) and self._form in RESUMED:
-            again = [one for one in self._wish.command if one not in ("--force", "--resume")]
+            # What is before an @ in a URL, a proxy's, is as secret as the key.
+            command = [re.sub(r"//[^/\s]*@", "//...@", one) for one in self._wish.command]
+            again = [one for one in command if one not in ("--force", "--resume")]
             print("leadstatus", shlex.join([*again, "--resume"]), file=sys.stderr)  # noqa: T201 - it is a command
 
     def close(self) -> None:

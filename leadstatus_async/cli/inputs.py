@@ -230,7 +230,7 @@ class Source:
             text = raw.strip()
             if self._left_out(text, blank=not text):
                 continue
-            found = _object(text)
+            found = object_of(text)
             if found is not None and self.columns is None:
                 self.columns = list(found)
                 self.column = self._reading.column or self._chosen(self.columns)
@@ -317,7 +317,8 @@ def _torn(lines: list[str], cells: list[str], at: int, delimiter: str) -> bool:
     return False
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def object_of(text: str) -> dict[str, Any] | None:
+    """Return a JSON object; None if the text is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import itertools
-import json
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from leadstatus_async import LeadStatusSession
 from leadstatus_async.cli.exits import Exit
+from leadstatus_async.cli.inputs import object_of
 from leadstatus_async.cli.output import Standard
 from leadstatus_async.cli.render import TableLayout, console, counted, reasons, summary_table
 from leadstatus_async.cli.rows import STATUS, Layout, refused, unsafe, values_of
@@ -145,9 +145,7 @@ def _written(name: str) -> Iterator[Values]:
                     ) from None
     except OSError as error:
         raise ConfigurationError(f"cannot read {name}: {error.strerror}") from None
-    except ValueError as error:
-        if isinstance(error, ConfigurationError):
-            raise
+    except csv.Error as error:
         raise ConfigurationError(f"cannot read {name}: {error}") from None
 
 
@@ -156,7 +154,7 @@ def _objects(file: TextIO) -> Iterator[dict[str, Any]]:
     for line in file:
         text = line.strip().removesuffix(",")
         if text not in ("[", "]", "[]", ""):
-            yield json.loads(text)
+            yield object_of(text) or {}
 
 
 def _cells(file: TextIO, name: str) -> Iterator[dict[str, Any]]:

@@ -39,10 +39,12 @@ class Standard:
 
     Attributes:
         blocked: whether it is being written to; somebody who does not read lets us wait.
+        written: how often it was.
     """
 
     def __init__(self, *, text: bool) -> None:
         self.blocked = False
+        self.written = 0
         self._table = text
         self._terminal = sys.stdout.isatty()
 
@@ -57,6 +59,7 @@ class Standard:
             sys.stdout.buffer.write(rows)
         sys.stdout.flush()
         self.blocked = False
+        self.written += 1
 
     def leave_out(self, place: int) -> None:
         """Note that a row is filtered out: it is nowhere."""
@@ -94,6 +97,7 @@ class Parts:
     """
 
     blocked = False
+    written = 0
 
     def __init__(self, path: Path, asked: dict[str, Any]) -> None:
         self.path = path

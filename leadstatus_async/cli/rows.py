@@ -174,7 +174,10 @@ class Layout:
         front: Front
         values: list[Any]
         if self._cellular:
-            (cells,) = csv.reader([text], delimiter=self._delimiter)
+            try:
+                (cells,) = csv.reader([text], delimiter=self._delimiter)
+            except (csv.Error, ValueError):
+                return None
             front, values = cells[: len(self._columns)], [one or None for one in cells[len(self._columns) :]]
         else:
             try:

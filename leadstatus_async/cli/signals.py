@@ -47,18 +47,18 @@ class Stop:
         self.cancel = task.cancel
 
         def heard(number: int, _: FrameType | None) -> None:
-            blocked = self._out.blocked
-            if self.code is None and (blocked or not task.done()):
-                self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
-                loop.call_soon_threadsafe(task.cancel)
-                threading.Thread(target=self._see_to_it, args=(number,), daemon=True).start()
-            elif self.code is not None and not blocked:
-                self._hurry = True
-                self._leave_if_told()
-            if blocked:
+            if self.code is None:
+                if self._out.blocked or not task.done():
+                    self.code = Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED
+                    loop.call_soon_threadsafe(task.cancel)
+                    threading.Thread(target=self._see_to_it, args=(number,), daemon=True).start()
+            elif self._out.blocked:  # still, or somebody has no patience
                 self._out.blocked = False
                 discard_output()
                 raise BlockedError
+            else:
+                self._hurry = True
+                self._leave_if_told()
 
         with contextlib.suppress(ValueError):  # not in the main thread
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,8 +77,9 @@ class Stop:
     def _see_to_it(self, number: int) -> None:
         """Repeat a signal as often as what is still to be written is held up by who does not read."""
         while not self._told:
+            written = self._out.written
             time.sleep(_HELD_UP)
-            if self._out.blocked:
+            if self._out.blocked and self._out.written == written:
                 signal.pthread_kill(self._thread, number)  # any other would not be woken
 
     def _leave_if_told(self) -> None:

@@ -432,3 +432,35 @@ def test_an_interrupt_while_options_are_read(check, monkeypatch):
     monkeypatch.setattr("leadstatus_async.cli.options.rate_limits", interrupt)
     run = check("a")
     assert (run.code, run.words) == (130, "leadstatus: interrupted; nothing was written")
+
+
+def test_what_cannot_be_asked_for_says_its_line_though_the_key_is_refused(fake, check, tmp_path):
+    """Behind what was read, too; and when the rest is asked for once more."""
+    file, out = tmp_path / "a.csv", tmp_path / "out.csv"
+    file.write_text("lead_id,n\n" + "".join(f"x{number},\n" for number in range(20)) + ",\na b,\nlong,1,2\n")
+    fake.fault("401", times=None)
+    options = ["--file", file, "--output", out, "--concurrency", "1", "--chunk-size", "1"]
+    assert check(*options).code == 4
+    fake.clear_faults()
+    assert check(*options, "--resume").code == 3
+    with out.open() as rows:
+        errors = [row["error"] for row in csv.DictReader(rows)]
+    assert errors[:20] == [""] * 20
+    assert [error.partition(": the ID ")[0] for error in errors[20:]] == [
+        f"InvalidLeadIdError: line {line}" for line in (22, 23, 24)
+    ]
+
+
+def test_a_slow_reader_loses_nothing_to_a_signal(check, signals_restored, monkeypatch):
+    """A write that goes on is no write that is stuck."""
+    write = Standard.write
+
+    def slow(self, rows):
+        self.blocked = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        write(self, rows)
+
+    monkeypatch.setattr(Standard, "write", slow)
+    run = check("--format", "csv", "a")
+    assert (run.code, [row["lead_id"] for row in run.rows]) == (143, ["a"])

@@ -334,18 +334,30 @@ def test_json_and_tables_are_files_too(check, tmp_path, interrupted):
     assert (run.code, "--resume" in run.err) == (1, False)
 
 
+def test_a_proxys_password_is_not_said_again(check, tmp_path, interrupted):
+    """In the command that goes on."""
+    interrupted(5)
+    proxy = "http://me:s3cr@t@127.0.0.1:9"
+    run = check("a", "--output", tmp_path / "new.csv", f"--proxy={proxy}", "--proxy", proxy)
+    assert run.code == 1
+    assert run.err.count("http://...@127.0.0.1:9") == 2
+    assert "s3cr" not in run.err
+
+
 def test_what_fails_in_a_run_that_goes_on_is_asked_for_once_more(fake, check, tmp_path):
     """At its end; as far as its deadline allows."""
     out = tmp_path / "out.csv"
     fake.fault("404", times=1)
     assert check("a", "--output", out, "--resume").code == 0
     out.unlink()
-    fake.fault("404", times=3)
+    fake.fault("404", times=None)
     assert check("a", "--output", out, "--resume").code == 3
-    before = out.read_bytes()
+    before, fake.latency = out.read_bytes(), 0.2
     assert check("a", "--output", out, "--resume", "--deadline", "0.0000001").code == 3
     assert out.read_bytes() == before
+    fake.latency = 0.0
     assert check("a", "--output", out, "--resume", "--deadline", "60").code == 3
+    fake.clear_faults()
     assert check("a", "--output", out, "--resume").code == 0
 
 

@@ -85,8 +85,9 @@ def test_a_report_of_what_is_no_output(leadstatus, tmp_path):
     """One sentence."""
     for text, says in (
         ("lead_id,x\na,b\n", "row 1 of"),
-        ("[1\n", "cannot read"),
-        ("{nothing\n", "cannot read"),
+        ("[1\n", "row 1 of"),
+        ("{nothing\n", "row 1 of"),
+        (f"lead_id,x\n{'y' * 2**23},\n", "cannot read"),
     ):
         (tmp_path / "a").write_text(text)
         run = leadstatus("report", tmp_path / "a")

@@ -154,7 +154,7 @@ def test_a_torn_tail_is_cut_off(rows, cut, form):
     assert sum(map(len, written[: len(whole) + 1])) > len(text) or len(whole) == len(written)
 
 
-@pytest.mark.parametrize("raw", [b"a,b\n", b"\n", b"[1]\n", b"nothing\n", b"{}\n", b'{"a": 1}\n'])
+@pytest.mark.parametrize("raw", [b"a,b\n", b"a\rb\n", b"\n", b"[1]\n", b"nothing\n", b"{}\n", b'{"a": 1}\n'])
 def test_what_is_no_row_of_the_layout(raw):
     """Another program's."""
     assert Layout("csv").parse(raw) is None
